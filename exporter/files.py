@@ -1,0 +1,152 @@
+"""Files that appear whole or not at all, the folder of an export, digests, and receipts (`manifest.json`)."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from exporter.errors import OutputError
+from exporter.records import WrittenFile
+
+MANIFEST = "manifest.json"
+STAGING_PREFIX = ".staging-"
+
+REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space, or choose another folder with --output"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another folder with --output"),
+    errno.EACCES: ("permission denied", "choose a folder that you may write to with --output"),
+    errno.EPERM: ("permission denied", "choose a folder that you may write to with --output"),
+    errno.EROFS: ("the file system is read-only", "choose another folder with --output"),
+    errno.ENOTDIR: ("a file is in the way", "choose another folder with --output"),
+    errno.EEXIST: ("a file is in the way", "choose another folder with --output"),
+    errno.EFBIG: ("the file would be larger than the file system or the process limit allows", "see `ulimit -f`"),
+}
+
+
+def output_error(error: OSError, path: Path | str) -> OutputError:
+    """The sentence for a failed write; an unforeseen reason keeps the system's own words."""
+    why, hint = REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
+    return OutputError("cannot be written", where=str(path), why=why, hint=hint)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that gets its name when the block ends well, and leaves nothing when it does not.
+
+    The bytes go to a temporary name in the same folder, are synced to the disk, then renamed: the only way in which
+    this package writes a file. Raises OutputError.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """A text file from a stream of lines without line ends, in UTF-8."""
+    with new_file(path) as stream:
+        for line in lines:
+            stream.write(line.encode() + b"\n")
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    write_lines(path, [json.dumps(data, indent=2, ensure_ascii=False)])
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def describe(folder: Path, names: Iterable[str]) -> tuple[WrittenFile, ...]:
+    """Size and SHA-256 of each file, in the given order."""
+    return tuple(WrittenFile(name, (folder / name).stat().st_size, sha256(folder / name)) for name in names)
+
+
+class Export:
+    """One model's folder while an export is under way.
+
+    Artifacts are made in `staging`, a folder beside their place, and `commit` moves them in: the old receipt goes
+    first and the new one comes last, so that at any moment the folder holds the old result, or nothing that looks
+    finished, or the new one. An exclusive lock on the folder keeps a second export out.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> Export:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.folder, os.O_RDONLY)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left_over in self.folder.glob(STAGING_PREFIX + "*"):
+                shutil.rmtree(left_over)
+            self.staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
+        except BlockingIOError as error:
+            os.close(self._descriptor)
+            raise OutputError(
+                "is in use",
+                where=str(self.folder),
+                why="another export is writing there",
+                hint="wait for it, or choose another folder with --output",
+            ) from error
+        except OSError as error:
+            raise output_error(error, self.folder) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.staging, ignore_errors=True)
+        if kind is not None and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+        os.close(self._descriptor)
+
+    def commit(self, names: Iterable[str], manifest: Mapping[str, Any]) -> None:
+        """Move the named files out of staging; the receipt last. Files of the export before that have no successor go."""
+        names = list(names)
+        old = read_manifest(self.folder) or {"files": []}
+        try:
+            (self.folder / MANIFEST).unlink(missing_ok=True)
+            for record in old["files"]:
+                if record["name"] not in names:
+                    (self.folder / record["name"]).unlink(missing_ok=True)
+            for name in names:
+                os.replace(self.staging / name, self.folder / name)
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise output_error(error, self.folder) from error
+        write_json(self.folder / MANIFEST, manifest)
+        os.fsync(self._descriptor)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The receipt of a finished export; None where there is none that can be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("files"), list) else None
+
+
+def is_complete(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether every file that the receipt lists is there with its size."""
+    paths = ((folder / record["name"], record["nbytes"]) for record in manifest["files"])
+    return all(path.is_file() and path.stat().st_size == nbytes for path, nbytes in paths)

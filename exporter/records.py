@@ -1,0 +1,227 @@
+"""Plain frozen data that the rooms hand to each other; no behaviour of files, frameworks or text.
+
+Everywhere: `None` is unknown, 0 is zero. Shapes are tuples in the framework's own axis order, `None` for a dynamic
+dimension. Dtypes are NumPy names (`float32`, `bfloat16`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An activation: what flows along an edge. `shape` is None when the rank itself is unknown."""
+
+    name: str
+    shape: Shape | None
+    dtype: str | None
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A variable of the model. `name` is unique in the model; `layer` is the namespace of the layer that owns it."""
+
+    name: str
+    layer: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    trainable: bool
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer or operation, however often it is called.
+
+    `namespace` is the unique key: the names from the outermost model down to this layer, joined with `/`.
+    `parent` is the namespace of the enclosing layer (None at depth 0). `params`, `params_trainable` and `weight_bytes`
+    count the weights that this layer itself holds and that no earlier row has counted, so that the column sum over
+    all rows is the model's `count_params()`; `params_total` includes the layers inside.
+    `inputs` and `outputs` are those of the first call, None when unknown. `config` is JSON text.
+    """
+
+    index: int
+    name: str
+    class_name: str
+    namespace: str
+    depth: int
+    parent: str | None
+    trainable: bool
+    inputs: tuple[TensorSpec, ...] | None
+    outputs: tuple[TensorSpec, ...] | None
+    params: int
+    params_trainable: int
+    params_total: int
+    weight_bytes: int
+    calls: int
+    connected_to: tuple[str, ...]
+    config: str
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One tensor going from one call of a layer into one call of another; both ends are namespaces.
+
+    Edges join siblings: layers of the same parent. The edges inside a nested model start at its input layers.
+    """
+
+    source: str
+    source_call: int
+    source_output: int
+    target: str
+    target_call: int
+    target_input: int
+    shape: Shape | None
+    dtype: str | None
+
+
+@dataclass(frozen=True)
+class ModelGraph:
+    """What a source tells about itself for free: no weight has been read."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    layers: tuple[Layer, ...]
+    edges: tuple[Edge, ...]
+    weights: tuple[Weight, ...]
+
+
+@dataclass(frozen=True)
+class OnnxNode:
+    """A node of the written ONNX graph. `layer` is the namespace of its layer, None when it is not known.
+
+    `match_kind` says how the layer was found: `recorded` (the TensorFlow op was seen inside the layer's call),
+    `scope` (its name lies in the scope of a recorded call), `neighbour` (taken from the nodes around it), `none`.
+    """
+
+    index: int
+    name: str
+    op_type: str
+    domain: str
+    namespace: str
+    layer: str | None
+    match_kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    output_shapes: tuple[Shape | None, ...]
+    output_dtypes: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a weight is in the ONNX files.
+
+    `transform` is `none` (the same bytes), `layout` (transposed or reshaped) or `folded` (combined with other
+    weights). `data_file` and `data_offset` are None when the bytes are inside the `.onnx` file itself.
+    """
+
+    weight: str
+    initializer: str
+    transform: str
+    data_file: str | None
+    data_offset: int | None
+    data_nbytes: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to export, complete: the worker needs nothing else."""
+
+    source: str
+    kind: str
+    name: str
+    output_path: str
+    formats: tuple[str, ...]
+    fingerprint: str
+    source_digest: str
+    weights: str = "auto"
+    seed: int = 0
+    opset: int = 18
+    batch_size: int | None = None
+    input_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    verify: bool = True
+    atol: float = 1e-5
+    rtol: float = 1e-3
+    max_memory_bytes: int | None = None
+    trust_code: bool = False
+    expand: bool = False
+    layout_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a job. `peak_rss_bytes` is the highest resident set of its process until the step's end."""
+
+    name: str
+    seconds: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class OutputDifference:
+    """Source against ONNX Runtime for one output; `limit` is what `max_abs` may be."""
+
+    output: str
+    shape: tuple[int, ...]
+    max_abs: float
+    max_rel: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """`status` is `passed`, `mismatch` or `skipped`; a skipped one says why and how many bytes it would have needed."""
+
+    status: str
+    reason: str = ""
+    needed_bytes: int | None = None
+    seconds: float = 0.0
+    peak_rss_bytes: int = 0
+    outputs: tuple[OutputDifference, ...] = ()
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A finished artifact; `name` is relative to the export's folder."""
+
+    name: str
+    nbytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job. `status` is `done`, `skipped` (already there), `mismatch` or `failed`.
+
+    `peak_rss_bytes` is that of the worker process; `tree_peak_rss_bytes` the highest sum over it and its children
+    that the watching parent saw. `error` is `ExportError.as_record()`. `notes` are sentences the user must see.
+    """
+
+    name: str
+    status: str
+    output_path: str = ""
+    weights: str = ""
+    seconds: float = 0.0
+    peak_rss_bytes: int = 0
+    tree_peak_rss_bytes: int = 0
+    stages: tuple[Stage, ...] = ()
+    files: tuple[WrittenFile, ...] = ()
+    verification: Verification | None = None
+    notes: tuple[str, ...] = ()
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that a format may write from. `nodes` and `stored` are None when no ONNX file is made in this run."""
+
+    job: Job
+    graph: ModelGraph
+    nodes: tuple[OnnxNode, ...] | None = None
+    stored: tuple[StoredTensor, ...] | None = None
