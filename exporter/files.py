@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -96,8 +96,7 @@ class Export:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.folder, os.O_RDONLY)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for left_over in self.folder.glob(STAGING_PREFIX + "*"):
-                shutil.rmtree(left_over)
+            _clear(self.folder)
             self.staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
         except BlockingIOError as error:
             os.close(self._descriptor)
@@ -135,6 +134,30 @@ class Export:
             raise output_error(error, self.folder) from error
         write_json(self.folder / MANIFEST, manifest)
         os.fsync(self._descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed export left in its folder, and the folder if it is empty then.
+
+    Where another export is at work, or the folder cannot be changed, nothing happens: the next export clears it.
+    """
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear(folder)
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        finally:
+            os.close(descriptor)
+
+
+def _clear(folder: Path) -> None:
+    """Staging folders and temporary files of exports that did not end; the caller holds the folder's lock."""
+    for staging in folder.glob(STAGING_PREFIX + "*"):
+        shutil.rmtree(staging)
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink()
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

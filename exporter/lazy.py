@@ -8,11 +8,17 @@ and join weights that are not in memory. What is not known to stay lazy falls ba
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from exporter.records import OnnxNode
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 # How an array came to be, from plain to transformed; `records.StoredTensor.transform` uses the same words.
 NONE, LAYOUT, FOLDED = "none", "layout", "folded"
@@ -36,6 +42,15 @@ class LazyArray(NDArrayOperatorsMixin):
         self.dtype = np.dtype(dtype)
         self.origins, self.transform = origins, transform
         self._make = make
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> LazyArray:
+        """For a small array that is in memory already."""
+        return cls(array.shape, array.dtype, lambda: array)
+
+    def named(self, origin: str) -> LazyArray:
+        """The same value, as the weight of that name."""
+        return LazyArray(self.shape, self.dtype, self._make, frozenset([origin]))
 
     @property
     def ndim(self) -> int:
@@ -63,7 +78,9 @@ class LazyArray(NDArrayOperatorsMixin):
             )
         return array
 
-    def _then(self, shape: Iterable[int], dtype: Any, change: Callable[[np.ndarray], np.ndarray], how: str) -> LazyArray:
+    def _then(
+        self, shape: Iterable[int], dtype: Any, change: Callable[[np.ndarray], np.ndarray], how: str
+    ) -> LazyArray:
         transform = FOLDED if FOLDED in (self.transform, how) else how
         return LazyArray(shape, dtype, lambda: change(self.real()), self.origins, transform)
 
@@ -126,7 +143,9 @@ class LazyArray(NDArrayOperatorsMixin):
         if method != "__call__" or kwargs or ufunc.nout != 1 or ufunc.signature is not None:
             return getattr(ufunc, method)(*map(realised, inputs), **kwargs)
         shape = np.broadcast_shapes(*[np.shape(value) for value in inputs])
-        return LazyArray(shape, _result_dtype(ufunc, inputs), lambda: ufunc(*map(realised, inputs)), _origins(inputs), FOLDED)
+        return LazyArray(
+            shape, _result_dtype(ufunc, inputs), lambda: ufunc(*map(realised, inputs)), _origins(inputs), FOLDED
+        )
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function in LAZY_FUNCTIONS:
@@ -177,3 +196,16 @@ LAZY_FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.ndim: lambda array: array.ndim,
     np.size: lambda array: array.size,
 }
+
+
+@dataclass(frozen=True)
+class OnnxStructure:
+    """An ONNX model in which weights are named, not filled.
+
+    `model` is a `ModelProto`; an initializer whose name is in `weights` has dims and a data type and no bytes, all
+    others hold theirs. `nodes` describes the graph's nodes, in the graph's order.
+    """
+
+    model: ModelProto
+    weights: Mapping[str, LazyArray]
+    nodes: tuple[OnnxNode, ...]

@@ -57,3 +57,10 @@ def available_bytes() -> int:
     if limit.exists() and used.exists() and limit.read_text().strip() != "max":
         return min(machine, int(limit.read_text()) - int(used.read_text()))
     return machine
+
+
+def rss_bytes() -> int:
+    """The resident set of this process now."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -96,8 +96,9 @@ class ModelGraph:
 class OnnxNode:
     """A node of the written ONNX graph. `layer` is the namespace of its layer, None when it is not known.
 
-    `match_kind` says how the layer was found: `recorded` (the TensorFlow op was seen inside the layer's call),
-    `scope` (its name lies in the scope of a recorded call), `neighbour` (taken from the nodes around it), `none`.
+    `match_kind` says how the layer was found: `recorded` (the TensorFlow op was seen inside the layer's call), `scope`
+    (its name lies in the scope of a recorded call), `weight` (it uses a weight of that layer), `neighbour` (taken from
+    the nodes around it), `none`.
     """
 
     index: int
@@ -146,7 +147,7 @@ class Job:
     batch_size: int | None = None
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     verify: bool = True
-    atol: float = 1e-5
+    atol: float = 1e-6
     rtol: float = 1e-3
     max_memory_bytes: int | None = None
     trust_code: bool = False
@@ -165,7 +166,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """Source against ONNX Runtime for one output; `limit` is what `max_abs` may be."""
+    """Source against ONNX Runtime for one output.
+
+    `max_abs` is the largest difference of two elements, `max_rel` that divided by the source's largest magnitude in
+    this output, `limit` what `max_abs` may be: atol + rtol × that magnitude.
+    """
 
     output: str
     shape: tuple[int, ...]

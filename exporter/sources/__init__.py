@@ -1,1 +1,13 @@
-"""What an export can start from. This package alone imports TensorFlow and Keras, and only inside its modules."""
+"""What an export can start from. This package alone imports TensorFlow and Keras, and only inside its modules.
+
+A source's module has `without_weights(job)`, the hollow architecture; `with_weights(job, scope, spool_path)`, the same
+with its own weights bound and a word on where they come from; and `reference(job)`, the real model as Keras loads it.
+"""
+
+from __future__ import annotations
+
+SOURCES: dict[str, str] = {
+    "application": "exporter.sources.application",
+    "keras_archive": "exporter.sources.keras_archive",
+    "keras_h5": "exporter.sources.keras_h5",
+}

@@ -1,0 +1,5 @@
+"""`python -m exporter` is `export-model`."""
+
+from exporter.cli import main
+
+raise SystemExit(main())

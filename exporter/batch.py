@@ -1,0 +1,252 @@
+"""Jobs become outcomes: each job runs in a process of its own, watched from here.
+
+The child is `python -m exporter.worker JOB_PATH RESULT_PATH EVENTS_FD`. It reads the job, writes the outcome as a file
+and, while it works, events as lines of JSON (`exporter.wire`). This process imports nothing that the child needs.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+from exporter import files, wire
+from exporter.child_process import ProcessTree, Spawn, spawn_worker
+from exporter.errors import ExportError, InternalError, ResourceError
+from exporter.memory import format_bytes
+from exporter.records import Job, Outcome, Stage
+
+SAMPLE_SECONDS = 0.05
+CHUNK_BYTES = 65_536
+# A line of events that does not end within this is no event.
+LINE_LIMIT_BYTES = 1_000_000
+LOG_TAIL_BYTES = 16_384
+STOPPED_FROM_OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
+
+Watch = Callable[[wire.Event], None]
+
+
+def run(job: Job, *, watch: Watch, spawn: Spawn = spawn_worker) -> Outcome:
+    """Run one job to its end; whatever befalls the worker becomes an outcome.
+
+    KeyboardInterrupt (and SIGTERM or SIGHUP, which are turned into it) kills the worker with all its children, clears
+    what it left half done, and goes on to the caller.
+    """
+    supervisor = Supervisor(job, watch)
+    try:
+        with _private_folder() as folder, _termination_interrupts():
+            return supervisor.run(folder, spawn)
+    except ExportError as error:
+        return supervisor.failed(error)
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """Removed afterwards. Raises OutputError when the system has no place for temporary files."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="export-model-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise files.output_error(error, "the folder for temporary files") from error
+    with folder as path:
+        yield Path(path)
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt, unless somebody handles or ignores them (`nohup`)."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        ours = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+class Supervisor:
+    """One worker as its parent sees it: its events, its memory, its end."""
+
+    def __init__(self, job: Job, watch: Watch) -> None:
+        self.job, self.watch = job, watch
+        self.started = time.monotonic()
+        self.stages: list[Stage] = []
+        self.stage = "start"
+        self.peak_rss_bytes = self.own_peak_rss_bytes = 0
+        self.above_limit = False
+        self._unread = b""
+
+    def run(self, folder: Path, spawn: Spawn) -> Outcome:
+        """Raises ExportError when there is no outcome that the worker wrote."""
+        job_path, result_path = folder / "job.json", folder / "result.json"
+        files.write_lines(job_path, [wire.job_to_json(self.job)])
+        with tempfile.TemporaryFile(dir=folder) as log:
+            status = self._follow(lambda descriptor: spawn(job_path, result_path, descriptor, log))
+            tail = _tail(log)
+        self.watch(wire.LogEvent(tail))
+        return self._outcome(result_path, status, tail)
+
+    def failed(self, error: ExportError) -> Outcome:
+        return Outcome(
+            name=self.job.name,
+            status="failed",
+            output_path=self.job.output_path,
+            seconds=time.monotonic() - self.started,
+            peak_rss_bytes=self.own_peak_rss_bytes,
+            tree_peak_rss_bytes=self.peak_rss_bytes,
+            stages=tuple(self.stages),
+            error=error.as_record(),
+        )
+
+    def _follow(self, start: Callable[[int], subprocess.Popen[bytes]]) -> int:
+        """Start the worker and watch it until it has ended. Returns its exit status, negative for a signal."""
+        reading, writing = os.pipe()
+        try:
+            try:
+                process = start(writing)
+            except OSError as error:
+                raise ResourceError("cannot start a worker", where=self.job.name, why=str(error)) from error
+            finally:
+                os.close(writing)
+            return self._watch_process(process, reading)
+        finally:
+            os.close(reading)
+
+    def _watch_process(self, process: subprocess.Popen[bytes], events: int) -> int:
+        tree = ProcessTree(process.pid)
+        completed = False
+        try:
+            self._until_end(tree, events)
+            completed = True
+        finally:
+            # Also after a normal end: what the worker started and left behind must not outlive it.
+            tree.kill()
+            process.returncode = self._reap(process.pid)
+            if not completed or process.returncode != 0:
+                files.remove_leftovers(Path(self.job.output_path))
+        self._drain(events)
+        return process.returncode
+
+    def _until_end(self, tree: ProcessTree, events: int) -> None:
+        sources = [events]
+        sampled = 0.0
+        while not tree.ended() and not self.above_limit:
+            if select.select(sources, [], [], SAMPLE_SECONDS)[0] and not self._read(events):
+                # The worker has closed its end; only its memory and its exit are left to watch.
+                sources = []
+            if time.monotonic() - sampled >= SAMPLE_SECONDS:
+                sampled = time.monotonic()
+                self._sample(tree.rss_bytes())
+
+    def _sample(self, rss_bytes: int) -> None:
+        self.peak_rss_bytes = max(self.peak_rss_bytes, rss_bytes)
+        limit = self.job.max_memory_bytes
+        self.above_limit = limit is not None and rss_bytes > limit
+        self.watch(wire.MemoryEvent(rss_bytes, self.peak_rss_bytes))
+
+    def _read(self, events: int) -> bool:
+        """Pass on the whole lines that have come. Returns False at the end of the stream."""
+        chunk = os.read(events, CHUNK_BYTES)
+        *lines, self._unread = (self._unread + chunk).split(b"\n")
+        self._unread = self._unread if len(self._unread) <= LINE_LIMIT_BYTES else b""
+        for line in lines:
+            # A line that is no event is a defect, but not one that is worth losing the export for.
+            with suppress(ValueError):
+                self._take(wire.event_from_json(line))
+        return bool(chunk)
+
+    def _take(self, event: wire.Event) -> None:
+        if isinstance(event, wire.StageEvent):
+            self.stage = event.stage
+            if event.state == "end":
+                self.stages.append(Stage(event.stage, event.seconds, event.peak_rss_bytes))
+        self.watch(event)
+
+    def _drain(self, events: int) -> None:
+        """What is still in the pipe after the end; nobody is left to write more."""
+        os.set_blocking(events, False)
+        with suppress(BlockingIOError):
+            while self._read(events):
+                pass
+
+    def _reap(self, pid: int) -> int:
+        """Linux counts the parent's own memory at the start into `ru_maxrss`; a worker is always above that."""
+        _, status, usage = os.wait4(pid, 0)
+        self.own_peak_rss_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return os.waitstatus_to_exitcode(status)
+
+    def _outcome(self, result_path: Path, status: int, tail: str) -> Outcome:
+        """A result that is there counts, however the process ended: it is written last. Raises ExportError."""
+        try:
+            outcome = wire.outcome_from_json(result_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise self._death(status, tail) from None
+        except (OSError, ValueError) as error:
+            raise self._defect("wrote a result that cannot be read", str(error)) from error
+        peak = max(self.peak_rss_bytes, outcome.tree_peak_rss_bytes, outcome.peak_rss_bytes)
+        return replace(outcome, tree_peak_rss_bytes=peak)
+
+    def _death(self, status: int, tail: str) -> ExportError:
+        if self.above_limit:
+            return self._above_limit()
+        last = _last_line(tail)
+        if status >= 0:
+            return self._defect(f"ended with status {status} and no result during stage {self.stage}", last)
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+        if status == -signal.SIGKILL:
+            return self._killed()
+        if -status in STOPPED_FROM_OUTSIDE:
+            why = f"by {name} from outside, during stage {self.stage}"
+            return ResourceError("was stopped", where=self.job.name, why=why, hint="run it again")
+        return self._defect(f"was ended by {name} during stage {self.stage}", last)
+
+    def _above_limit(self) -> ExportError:
+        limit = format_bytes(self.job.max_memory_bytes or 0)
+        return ResourceError(
+            f"went above --max-memory {limit}",
+            where=self.job.name,
+            why=f"stage {self.stage}; its peak was {format_bytes(self.peak_rss_bytes)}",
+            hint="raise --max-memory, or use --no-verify, which needs less",
+        )
+
+    def _killed(self) -> ExportError:
+        peak = format_bytes(max(self.peak_rss_bytes, self.own_peak_rss_bytes))
+        return ResourceError(
+            "was killed by SIGKILL",
+            where=self.job.name,
+            why=f"probably out of memory; its peak was {peak} during stage {self.stage}",
+            hint="free some memory, or use --no-verify, which needs less",
+        )
+
+    def _defect(self, what: str, why: str) -> ExportError:
+        return InternalError(
+            f"the worker {what}", where=self.job.name, why=why, hint="the same with --debug, to see what it printed"
+        )
+
+
+def _tail(log: BinaryIO) -> str:
+    """The end of the log as text."""
+    size = log.seek(0, os.SEEK_END)
+    log.seek(max(0, size - LOG_TAIL_BYTES))
+    return log.read().decode("utf-8", "replace")
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it printed nothing")

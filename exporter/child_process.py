@@ -1,0 +1,111 @@
+"""The worker's process: how it is started, what it and its descendants hold in memory, how they are ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import psutil
+
+WORKER = (sys.executable, "-m", "exporter.worker")
+# Results must not depend on the machine's mood: oneDNN reorders sums, hash seeds reorder sets. PYTHONSAFEPATH keeps the
+# modules of the folder that the user happens to be in from being imported, in the worker's children too.
+FIXED_ENVIRONMENT = {
+    "KERAS_BACKEND": "tensorflow",
+    "PYTHONHASHSEED": "0",
+    "PYTHONSAFEPATH": "1",
+    "PYTHONUNBUFFERED": "1",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+}
+DEFAULT_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+# Finding children looks at every process of the machine, so it is done more rarely than memory is read.
+LISTING_SECONDS = 0.25
+
+
+class Spawn(Protocol):
+    """Starts a worker as the leader of a new session, so that its whole group can be killed."""
+
+    def __call__(
+        self, job_path: Path, result_path: Path, events_descriptor: int, log: BinaryIO
+    ) -> subprocess.Popen[bytes]: ...
+
+
+def spawn_worker(
+    job_path: Path, result_path: Path, events_descriptor: int, log: BinaryIO, command: Sequence[str] = WORKER
+) -> subprocess.Popen[bytes]:
+    """The real runner; whatever the child and its libraries print goes to `log`. Raises OSError."""
+    return subprocess.Popen(
+        [*command, str(job_path), str(result_path), str(events_descriptor)],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        pass_fds=(events_descriptor,),
+        start_new_session=True,
+        env=child_environment(),
+    )
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment, with what a reproducible and silent worker needs."""
+    environment = DEFAULT_ENVIRONMENT | dict(os.environ) | FIXED_ENVIRONMENT
+    root = str(Path(__file__).resolve().parent.parent)
+    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        # Not installed, or installed for development: without the current folder the child would not find us.
+        inherited = os.environ.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join([root, inherited] if inherited else [root])
+    return environment
+
+
+class ProcessTree:
+    """The process `pid`, leader of its own process group and not yet waited for, and its descendants."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._members = [self._root]
+        self._listed = time.monotonic()
+
+    def ended(self) -> bool:
+        """Whether the process itself has ended; it stays a zombie, and its id its own, until it is waited for."""
+        try:
+            return bool(self._root.status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
+
+    def rss_bytes(self) -> int:
+        """The sum of the resident sets; memory that processes share counts once for each."""
+        if time.monotonic() - self._listed >= LISTING_SECONDS:
+            self._list()
+        return sum(_rss_bytes(member) for member in self._members)
+
+    def kill(self) -> None:
+        """SIGKILL for all, those included that have left the process group."""
+        self._list()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._root.pid, signal.SIGKILL)
+        for member in self._members:
+            with suppress(psutil.Error):
+                member.kill()
+
+    def _list(self) -> None:
+        """Descendants seen before stay known: when their parent has ended nobody else finds them."""
+        found = [self._root]
+        with suppress(psutil.Error):
+            found += self._root.children(recursive=True)
+        self._members = found + [known for known in self._members if known not in found and known.is_running()]
+        self._listed = time.monotonic()
+
+
+def _rss_bytes(process: psutil.Process) -> int:
+    """0 for a process that has ended."""
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0

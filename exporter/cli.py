@@ -1,0 +1,203 @@
+"""The command line: read flags, call one function, print, choose the exit status."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exporter import __version__, console
+from exporter.errors import ExportError, InternalError, UsageError
+from exporter.formats import FORMATS
+from exporter.options import SUPPORTED_OPSETS
+from exporter.records import Job
+from exporter.session import Run, Session, StoppedError, run_in_child, serve
+
+EPILOG = """
+\b
+Examples:
+  export-model resnet101
+  export-model resnet101 --to onnx,parquet,dot,svg --view
+  export-model model.keras --input-shape 1,224,224,3 --max-memory 4GiB
+  export-model mobilenet_v2 efficientnet_b0 -o models --weights random
+  export-model view outputs/resnet101
+
+\b
+Commands:
+  export SOURCE...  what happens without a command: export models
+  view TARGET       show an export or a model file in Netron
+
+\b
+Exit status, that of the first SOURCE that failed:
+  0    all done, or up to date
+  1    a defect of this program
+  2    wrong usage: an unknown name, format or option value
+  3    the ONNX file and its source disagree (the files are kept)
+  4    the source cannot be read
+  5    refused, because it would run code that came with the model
+  6    not supported by this version
+  7    the output cannot be written
+  8    not enough memory or time
+  130  interrupted; finished models stay
+"""
+
+
+class DefaultToExport(click.Group):
+    """`export-model SOURCE` is `export-model export SOURCE`, and `export-model --help` is its help."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = args or ["--help"]
+        return super().parse_args(ctx, words if words[0] in self.commands else ["export", *words])
+
+
+class ShortUsage(click.Command):
+    """Its usage line is the one that people type."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage("export-model", "SOURCE... [OPTIONS]")
+        formatter.write_usage("export-model", "view TARGET [OPTIONS]", prefix="       ")
+
+
+def split_formats(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> tuple[str, ...]:
+    """`--to onnx,dot --to svg` → (`onnx`, `dot`, `svg`)."""
+    return tuple(name.strip().lower() for text in texts for name in text.split(",") if name.strip())
+
+
+@click.group(cls=DefaultToExport, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def app() -> None:
+    """Convert TensorFlow and Keras models into files that can be inspected without TensorFlow."""
+
+
+@app.command(cls=ShortUsage, epilog=EPILOG)
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.option(
+    "--to",
+    "formats",
+    metavar="FORMATS",
+    multiple=True,
+    default=("onnx,parquet",),
+    callback=split_formats,
+    help=f"What to write, separated by commas: {', '.join(FORMATS)}.  [default: onnx,parquet]",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FOLDER",
+    default="outputs",
+    show_default=True,
+    help="Each model gets a folder of its own inside this one.",
+)
+@click.option(
+    "--weights",
+    metavar="auto|imagenet|random|FILE",
+    default="auto",
+    show_default=True,
+    help="auto: the file's own, or pretrained ones where they can be had and seeded random ones otherwise.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="For random weights and for the verification's input."
+)
+@click.option(
+    "--opset",
+    type=int,
+    default=Job.opset,
+    show_default=True,
+    help=f"ONNX opset, {SUPPORTED_OPSETS[0]} to {SUPPORTED_OPSETS[-1]}.",
+)
+@click.option(
+    "--input-shape",
+    "input_shapes",
+    metavar="[NAME:]1,224,224,3",
+    multiple=True,
+    help="Shape of an input, ? for a dynamic dimension; repeat it for each input.",
+)
+@click.option("--batch-size", type=int, metavar="N", help="Fix the batch size.  [default: dynamic]")
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Run the source and the ONNX file on the same input and compare.",
+)
+@click.option("--atol", type=float, default=Job.atol, show_default=True, help="Allowed absolute difference.")
+@click.option(
+    "--rtol",
+    type=float,
+    default=Job.rtol,
+    show_default=True,
+    help="Allowed difference, relative to the output's magnitude.",
+)
+@click.option(
+    "--max-memory", metavar="SIZE", help="Stop a model that goes above it, such as 4GiB.  [default: no limit]"
+)
+@click.option(
+    "--trust-code", is_flag=True, help="Run code that comes with the model (Lambda layers). Only for models you trust."
+)
+@click.option("--expand", is_flag=True, help="Draw every layer in dot and svg instead of folding repeated blocks.")
+@click.option(
+    "--layout-seconds",
+    type=float,
+    default=Job.layout_seconds,
+    show_default=True,
+    help="Time limit of the svg's layout.",
+)
+@click.option("--force", is_flag=True, help="Export again what is up to date.")
+@click.option("--view", "viewing", is_flag=True, help="Then show the first finished model in Netron.")
+@click.option("--no-browser", is_flag=True, help="With --view: print the address only.")
+@click.option("--port", type=click.IntRange(1, 65535), help="With --view.  [default: a free one]")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the time and memory of each stage.")
+@click.option("--debug", is_flag=True, help="Print tracebacks and what the worker printed.")
+@click.version_option(__version__, message="export-model %(version)s")
+@click.pass_obj
+def export(run: Run, sources: tuple[str, ...], **flags: Any) -> int:
+    """Convert TensorFlow and Keras models into files that can be inspected without TensorFlow.
+
+    A SOURCE is a model of keras.applications in any spelling (resnet101, EfficientNetV2B0), a .keras file or a
+    whole-model .h5 file. Each is exported in a process of its own, one after the other; one that fails does not stop
+    the rest, and one that is up to date is skipped.
+    """
+    session = Session(run, **{name: flags.pop(name) for name in ("force", "quiet", "verbose", "debug")})
+    viewing, browser, port = flags.pop("viewing"), not flags.pop("no_browser"), flags.pop("port")
+    if viewing and "onnx" not in flags["formats"]:
+        raise UsageError("--view shows the ONNX file", why="it is not among the formats of --to", hint="--to onnx")
+    outcomes = session.export(sources, flags)
+    if viewing:
+        session.view(outcomes, browser, port)
+    return session.status(outcomes)
+
+
+@app.command()
+@click.argument("target")
+@click.option("--port", type=click.IntRange(1, 65535), help="[default: a free one]")
+@click.option("--no-browser", is_flag=True, help="Print the address only.")
+@click.option("--debug", is_flag=True, help="Print tracebacks.")
+def view(target: str, port: int | None, no_browser: bool, debug: bool) -> None:
+    """Show TARGET, the folder of an export or a model file, in Netron on this machine until Ctrl-C."""
+    serve(Path(target), browser=not no_browser, port=port)
+
+
+def main(arguments: Sequence[str] | None = None, run: Run = run_in_child) -> int:
+    """The one place that turns errors into text and an exit status; `run` takes the place of the worker in tests."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return app.main(words, prog_name="export-model", standalone_mode=False, obj=run) or 0
+    except Exception as problem:  # noqa: BLE001 (the boundary: what nobody foresaw is reported here and nowhere else)
+        error = _translated(problem)
+        console.report(error, traceback.format_exc() if "--debug" in words else "")
+        return error.status
+
+
+def _translated(problem: Exception) -> ExportError:
+    if isinstance(problem, ExportError):
+        return problem
+    if isinstance(problem, click.Abort):
+        return StoppedError("interrupted")
+    if isinstance(problem, click.UsageError):
+        command = problem.ctx.command_path.removesuffix(" export") if problem.ctx else "export-model"
+        return UsageError(problem.format_message().rstrip("."), hint=f"{command} --help")
+    why = f"{type(problem).__name__}: {problem}"
+    return InternalError("a defect of export-model", why=why, hint="the same with --debug, and report what it prints")

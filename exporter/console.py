@@ -1,0 +1,163 @@
+"""What the user sees while jobs run, and how errors read: everything here goes to stderr."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from exporter import wire
+from exporter.errors import ExportError
+from exporter.memory import format_bytes
+
+# Names and messages may come out of a model file: no control characters (terminal escapes) and no lone surrogates.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+PLAIN_PROGRESS_SECONDS = 10.0
+
+
+def say(text: str, *, err: bool = True, **style: Any) -> None:
+    """Print a line that no terminal and no encoding trips over; `style` is that of `click.style`."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    encodable = printable(text).encode(encoding, "replace").decode(encoding)
+    click.echo(click.style(encodable, **style) if style else encodable, err=err)
+
+
+def printable(text: str) -> str:
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def report(error: ExportError, trace: str = "") -> None:
+    """The error as the user reads it; `trace` is for `--debug`."""
+    say(f"error: {error}", fg="red")
+    if error.hint:
+        say(f"  try: {error.hint}")
+    if trace:
+        say(trace.rstrip())
+
+
+class Display:
+    """Progress that nobody sees (`-q`), and what the visible ones have in common."""
+
+    def __init__(self, *, verbose: bool = False, debug: bool = False) -> None:
+        self.verbose, self.debug = verbose, debug
+        self.name = ""
+
+    def begin(self, name: str, number: int, count: int) -> None:
+        """Model `number` of `count` starts."""
+        self.name = name
+
+    def end(self) -> None:
+        """The model that was begun has ended, well or not."""
+
+    def take(self, event: wire.Event) -> None:
+        """Show what the worker, or the parent that watches it, has to tell."""
+        if isinstance(event, wire.LogEvent) and self.debug and event.tail.strip():
+            self.line(f"the worker printed:\n{event.tail.rstrip()}")
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        say(f"{self.name}: {text}")
+
+
+class PlainDisplay(Display):
+    """Lines for logs and pipes: one for each finished stage, and now and then how many bytes are done."""
+
+    def __init__(self, *, verbose: bool = False, debug: bool = False) -> None:
+        super().__init__(verbose=verbose, debug=debug)
+        self._progress_shown = time.monotonic()
+
+    def begin(self, name: str, number: int, count: int) -> None:
+        super().begin(name, number, count)
+        self.line(f"started ({number} of {count})" if count > 1 else "started")
+
+    def take(self, event: wire.Event) -> None:
+        super().take(event)
+        if text := self._text(event):
+            self.line(text)
+
+    def _text(self, event: wire.Event) -> str:
+        if isinstance(event, wire.NoteEvent):
+            return f"note: {event.text}"
+        if isinstance(event, wire.StageEvent):
+            return self._stage_line(event)
+        due = time.monotonic() - self._progress_shown >= PLAIN_PROGRESS_SECONDS
+        if isinstance(event, wire.ProgressEvent) and due:
+            self._progress_shown = time.monotonic()
+            return f"{event.stage}: {format_bytes(event.done_bytes)} of {format_bytes(event.total_bytes)}"
+        return ""
+
+    def _stage_line(self, event: wire.StageEvent) -> str:
+        if event.state == "end":
+            return stage_line(event)
+        return f"{event.stage} …" if self.verbose else ""
+
+
+class TerminalDisplay(Display):
+    """A line that moves: the stage, its seconds, its bytes, the memory in use. Finished stages stay above it."""
+
+    def __init__(self, *, verbose: bool = False, debug: bool = False) -> None:
+        super().__init__(verbose=verbose, debug=debug)
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        text = [TextColumn("{task.fields[" + key + "]}", markup=False) for key in ("model", "stage", "bytes", "memory")]
+        columns = (SpinnerColumn(), text[0], text[1], BarColumn(20), text[2], TimeElapsedColumn(), text[3])
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+
+    def begin(self, name: str, number: int, count: int) -> None:
+        super().begin(f"{name} ({number} of {count})" if count > 1 else name, number, count)
+        self._begin_stage("start")
+        self._progress.start()
+
+    def end(self) -> None:
+        self._progress.stop()
+
+    def line(self, text: str) -> None:
+        """Through rich, which keeps the moving line below it; the text is no markup."""
+        self._progress.console.out(f"{printable(self.name)}: {printable(text)}", style="dim", highlight=False)
+
+    def take(self, event: wire.Event) -> None:
+        super().take(event)
+        if isinstance(event, wire.MemoryEvent):
+            self._progress.update(self._task, memory=format_bytes(event.rss_bytes))
+        elif isinstance(event, wire.ProgressEvent):
+            done = f"{format_bytes(event.done_bytes)} of {format_bytes(event.total_bytes)}"
+            self._progress.update(self._task, completed=event.done_bytes, total=event.total_bytes, bytes=done)
+        elif isinstance(event, wire.NoteEvent):
+            self.line(f"note: {event.text}")
+        elif isinstance(event, wire.StageEvent):
+            self._take_stage(event)
+
+    def _take_stage(self, event: wire.StageEvent) -> None:
+        if event.state == "end":
+            self.line(stage_line(event))
+        self._begin_stage(event.stage if event.state == "start" else "…")
+
+    def _begin_stage(self, stage: str) -> None:
+        """Each stage is a task of its own, so that its seconds start at zero and its bar has no total yet."""
+        for task in list(self._progress.task_ids):
+            self._progress.remove_task(task)
+        fields: Mapping[str, Any] = {
+            "model": printable(self.name),
+            "stage": printable(stage),
+            "bytes": "",
+            "memory": "",
+        }
+        self._task = self._progress.add_task("", total=None, **fields)
+
+
+def stage_line(event: wire.StageEvent) -> str:
+    return f"{event.stage}: {event.seconds:.1f} s, peak memory {format_bytes(event.peak_rss_bytes)}"
+
+
+def choose_display(*, quiet: bool, verbose: bool, debug: bool) -> Display:
+    """What fits to stderr: a moving line on a terminal, plain lines elsewhere, nothing with `-q`."""
+    if quiet:
+        return Display(debug=debug)
+    moving = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return (TerminalDisplay if moving else PlainDisplay)(verbose=verbose, debug=debug)

@@ -1,0 +1,90 @@
+"""`model.svg`: the graph of layers as a picture that fits a screen, coarser where the whole would not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from exporter import files
+from exporter.errors import ExportError, InternalError, ResourceError, UnsupportedError
+from exporter.formats import layout
+from exporter.formats.columns import columns
+from exporter.formats.dot_graph import sheet
+from exporter.formats.sketch import COARSEST, Sketch, sketch
+from exporter.formats.svg_compose import compose
+from exporter.records import Material, ModelGraph
+
+# More boxes than this take Graphviz minutes, and nobody reads them.
+MOST_EXPANDED = 2_000
+# More boxes than this do not fit a screen: layers that differ only in their channels are folded too.
+READABLE = 100
+MOST_BOXES = 400
+# The share of the time left that one attempt may take, so that a coarser one can follow.
+SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to draw; `note` tells the user what is not in the picture."""
+
+    drawing: Sketch
+    note: str = ""
+
+
+def write(material: Material, folder: Path) -> tuple[str, ...]:
+    """Writes `model.svg`, or returns a note that says why it is missing. Never raises for a lack of time."""
+    notes: list[str] = []
+    deadline = monotonic() + material.job.layout_seconds
+    for attempt in attempts(material.graph, expand=material.job.expand):
+        left = deadline - monotonic()
+        try:
+            picture = rendered(material.graph, attempt.drawing, left * SHARE)
+        except ResourceError as error:
+            failure: ExportError = error
+            continue
+        except (InternalError, UnsupportedError) as error:
+            failure = error
+            break
+        with files.new_file(folder / "model.svg") as stream:
+            stream.write(picture)
+        return tuple(filter(None, [*notes, attempt.note]))
+    return (f"model.svg was not written ({failure}); model.dot holds the graph for any Graphviz program.",)
+
+
+def rendered(graph: ModelGraph, drawing: Sketch, seconds: float) -> bytes:
+    """The document of one attempt. Raises as `layout.pictures` does."""
+    texts = ["\n".join(sheet(drawing, part.pieces, part.arrows, part.links)) for part in columns(drawing)]
+    return compose(graph, layout.pictures(texts, seconds=seconds))
+
+
+def attempts(graph: ModelGraph, *, expand: bool) -> Iterator[Attempt]:
+    """Ways to draw from the finest that is sensible to the coarsest."""
+    refused = ""
+    if expand and len(graph.layers) <= MOST_EXPANDED:
+        yield Attempt(sketch(graph, expand=True))
+        refused = "The expanded picture took too long to lay out; "
+    elif expand:
+        refused = f"{len(graph.layers):,} layers are too many for an expanded picture (limit {MOST_EXPANDED:,}); "
+    for coarse in range(COARSEST + 1):
+        drawing = finest(graph, coarse)
+        if len(drawing.boxes) <= MOST_BOXES or coarse == COARSEST:
+            yield Attempt(drawing, note(refused, coarse))
+            refused = refused or "The picture took too long to lay out; "
+
+
+def finest(graph: ModelGraph, coarse: int) -> Sketch:
+    """Exact folding where its result is readable, else the one that also folds blocks of different widths."""
+    exact = sketch(graph, coarse=coarse)
+    if len(exact.boxes) <= READABLE:
+        return exact
+    loose = sketch(graph, coarse=coarse, loose=True)
+    return loose if len(loose.boxes) < 0.8 * len(exact.boxes) else exact
+
+
+def note(refused: str, coarse: int) -> str:
+    shown = ("repeated blocks are folded", "blocks are single boxes", "nested models are single boxes", "stages")[coarse]
+    if not refused and coarse == 0:
+        return ""
+    return f"{refused or 'The model is large; '}model.svg is simplified: {shown}. model.dot has the details."

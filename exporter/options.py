@@ -1,0 +1,159 @@
+"""The flags of an export: as the user wrote them, and checked, as a job that only lacks its source."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exporter import memory
+from exporter.errors import UsageError
+from exporter.formats import FORMATS
+from exporter.records import Job, Shape
+
+SUPPORTED_OPSETS = range(13, 19)
+WEIGHT_CHOICES = ("auto", "imagenet", "random")
+MAX_SEED = 2**32 - 1
+MAX_DIMENSION = 2**31 - 1
+DYNAMIC = ("?", "none", "-1")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The flags of an export as the user wrote them; `input_shapes` are texts such as `image:1,224,224,3`."""
+
+    formats: tuple[str, ...] = ("onnx", "parquet")
+    output: str = "outputs"
+    weights: str = "auto"
+    seed: int = 0
+    opset: int = 18
+    input_shapes: tuple[str, ...] = ()
+    batch_size: int | None = None
+    verify: bool = True
+    atol: float = Job.atol
+    rtol: float = Job.rtol
+    max_memory: str | None = None
+    trust_code: bool = False
+    expand: bool = False
+    layout_seconds: float = Job.layout_seconds
+
+
+def checked(options: ExportOptions) -> Job:
+    """The options as a job without its source. Raises UsageError."""
+    _check_numbers(options)
+    return Job(
+        source="",
+        kind="",
+        name="",
+        output_path="",
+        formats=_formats(options.formats),
+        fingerprint="",
+        source_digest="",
+        weights=_weights(options.weights),
+        seed=options.seed,
+        opset=options.opset,
+        batch_size=options.batch_size,
+        input_shapes=_input_shapes(options),
+        verify=options.verify,
+        atol=options.atol,
+        rtol=options.rtol,
+        max_memory_bytes=_max_memory(options.max_memory),
+        trust_code=options.trust_code,
+        expand=options.expand,
+        layout_seconds=options.layout_seconds,
+    )
+
+
+def parse_input_shape(text: str) -> tuple[str, Shape]:
+    """`image:1,224,224,3` → (`image`, (1, 224, 224, 3)); the name is empty where none is given.
+
+    `?`, `None` and `-1` are dynamic dimensions. Raises UsageError.
+    """
+    name, _, dimensions = text.rpartition(":")
+    body = dimensions.strip().removeprefix("(").removeprefix("[").removesuffix(")").removesuffix("]")
+    return name.strip(), tuple(_dimension(part.strip(), text) for part in body.rstrip(", ").split(","))
+
+
+def _dimension(part: str, text: str) -> int | None:
+    if part.lower() in DYNAMIC:
+        return None
+    if not re.fullmatch(r"[0-9]{1,10}", part) or not 1 <= int(part) <= MAX_DIMENSION:
+        raise UsageError(
+            f"{part!r} is not a dimension",
+            where=f"--input-shape {text}",
+            why="a dimension is a whole number from 1, or ? for a dynamic one",
+            hint="--input-shape NAME:1,224,224,3 (the name may be left out when there is one input)",
+        )
+    return int(part)
+
+
+def _check_numbers(options: ExportOptions) -> None:
+    opsets = f"supported opsets are {SUPPORTED_OPSETS[0]} to {SUPPORTED_OPSETS[-1]}"
+    require(options.opset in SUPPORTED_OPSETS, f"--opset {options.opset}", opsets, "--opset 18")
+    size = options.batch_size
+    why = "a batch has at least one sample"
+    require(size is None or 1 <= size <= MAX_DIMENSION, f"--batch-size {size}", why, "leave it out for a dynamic batch")
+    require(0 <= options.seed <= MAX_SEED, f"--seed {options.seed}", f"a seed is from 0 to {MAX_SEED}", "--seed 0")
+    for flag, value in (("--atol", options.atol), ("--rtol", options.rtol)):
+        require(0 <= value < math.inf, f"{flag} {value}", "a tolerance is finite and not negative", f"leave {flag} out")
+    seconds = options.layout_seconds
+    require(0 < seconds < math.inf, f"--layout-seconds {seconds}", "a time limit is above zero", "--layout-seconds 60")
+
+
+def require(condition: bool, where: str, why: str, hint: str) -> None:
+    if not condition:
+        raise UsageError("cannot be used", where=where, why=why, hint=hint)
+
+
+def _formats(asked: Sequence[str]) -> tuple[str, ...]:
+    """In the order of the registry, each once. Raises UsageError."""
+    for name in asked:
+        if name not in FORMATS:
+            near = difflib.get_close_matches(name, FORMATS, n=1, cutoff=0.5)
+            hint = f"--to {near[0]}" if near else f"--to {','.join(FORMATS)}"
+            raise UsageError(
+                "is an unknown format", where=f"--to {name}", why=f"there are {', '.join(FORMATS)}", hint=hint
+            )
+    require(bool(asked), "--to", "no format is named", f"--to {','.join(FORMATS)}")
+    return tuple(name for name in FORMATS if name in asked)
+
+
+def _weights(choice: str) -> str:
+    if choice.lower() in WEIGHT_CHOICES:
+        return choice.lower()
+    if not os.path.exists(choice):
+        near = difflib.get_close_matches(choice.lower(), WEIGHT_CHOICES, n=1)
+        why = f"it is none of {', '.join(WEIGHT_CHOICES)}, and no such file exists"
+        hint = f"--weights {near[0]}" if near else "check the path"
+        raise UsageError("cannot be used", where=f"--weights {choice}", why=why, hint=hint)
+    require(os.path.isfile(choice), f"--weights {choice}", "it is not a file", "give a .weights.h5 or legacy .h5 file")
+    return choice
+
+
+def _max_memory(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        limit = memory.parse_bytes(text)
+    except ValueError as error:
+        raise UsageError("cannot be used", where="--max-memory", why=str(error), hint="--max-memory 4GiB") from error
+    require(limit > 0, f"--max-memory {text}", "nothing runs in no memory", "--max-memory 4GiB")
+    return limit
+
+
+def _input_shapes(options: ExportOptions) -> dict[str, Shape]:
+    """By input name; the key is empty for the only input of a model. Raises UsageError."""
+    shapes: dict[str, Shape] = {}
+    for text in options.input_shapes:
+        name, shape = parse_input_shape(text)
+        where = f"--input-shape {text}"
+        require(name not in shapes, where, "the same input is given twice", "give each input once")
+        fits = options.batch_size in (None, shape[0]) or shape[0] is None
+        require(fits, where, f"its batch differs from --batch-size {options.batch_size}", "give only one of the two")
+        shapes[name] = shape
+    several = "" in shapes and len(shapes) > 1
+    require(not several, "--input-shape", "several shapes are given and one has no name", "NAME:1,224,224,3 for each")
+    return shapes

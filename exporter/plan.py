@@ -1,0 +1,157 @@
+"""Flags become jobs: what is asked for is checked, sources are found, and each job gets its fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter import __version__, files
+from exporter.errors import ExportError, SourceError, UsageError
+from exporter.options import SUPPORTED_OPSETS as SUPPORTED_OPSETS
+from exporter.options import WEIGHT_CHOICES, checked
+from exporter.options import ExportOptions as ExportOptions
+from exporter.records import Job, Outcome
+from exporter.sources import detection
+
+# To be increased when an unchanged job would write different files.
+FINGERPRINT_SCHEMA = 1
+LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx")
+# What a job is named and where it goes, what only limits it, and what the source digest says already.
+OUTSIDE_FINGERPRINT = ("source", "weights", "output_path", "fingerprint", "trust_code")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A source that cannot become a job, and why."""
+
+    source: str
+    error: ExportError
+
+
+def plan(sources: Iterable[str], options: ExportOptions) -> list[Job | Refusal]:
+    """One job per source, in order; a source given twice is one job, and a bad one does not stop the others.
+
+    Raises UsageError for options that make no sense for any source.
+    """
+    template = checked(options)
+    planned: dict[object, Job | Refusal] = {}
+    names: set[str] = set()
+    for source in sources:
+        try:
+            reference = detection.detect(source)
+            if (key := _identity(reference)) not in planned:
+                planned[key] = _job(reference, _free_name(reference.name, names), template, options.output)
+        except ExportError as error:
+            planned[source] = Refusal(source, error)
+    return list(planned.values())
+
+
+def is_done(job: Job) -> bool:
+    """Whether the folder holds the complete result of exactly this job; one that disagrees with its source is not."""
+    manifest = files.read_manifest(Path(job.output_path))
+    if manifest is None or manifest.get("fingerprint") != job.fingerprint:
+        return False
+    if _verification_status(manifest) == "mismatch":
+        return False
+    return files.is_complete(Path(job.output_path), manifest)
+
+
+def skipped(job: Job) -> Outcome:
+    """The outcome of a job that `is_done`, with what its receipt says about the weights."""
+    manifest = files.read_manifest(Path(job.output_path)) or {}
+    weights = str(manifest.get("weights") or "")
+    return Outcome(job.name, "skipped", job.output_path, weights)
+
+
+def _identity(reference: detection.SourceRef) -> object:
+    """Equal for two spellings of the same source."""
+    place = reference.source if reference.kind == detection.APPLICATION else os.path.realpath(reference.source)
+    return reference.kind, place
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """`name`, or `name-2`, `name-3`…, whatever case the file system ignores; it is taken from now on."""
+    candidate, count = name, 1
+    while candidate.casefold() in taken:
+        count += 1
+        candidate = f"{name}-{count}"
+    taken.add(candidate.casefold())
+    return candidate
+
+
+def _job(reference: detection.SourceRef, name: str, template: Job, output: str) -> Job:
+    is_application = reference.kind == detection.APPLICATION
+    if template.weights == "imagenet" and not is_application:
+        why = "only the models of keras.applications have weights to download"
+        raise UsageError(
+            "cannot take --weights imagenet", where=reference.source, why=why, hint="--weights auto uses the file's own"
+        )
+    job = dataclasses.replace(
+        template,
+        source=reference.source,
+        kind=reference.kind,
+        name=name,
+        output_path=os.path.join(output, name),
+        source_digest=_application_digest(reference, template) if is_application else _file_digest(reference.source),
+    )
+    return dataclasses.replace(job, fingerprint=_fingerprint(job))
+
+
+def _weights_identity(weights: str) -> str:
+    """The choice itself, or the digest of a weights file: its name does not matter."""
+    return weights if weights in WEIGHT_CHOICES else _file_digest(weights)
+
+
+def _application_digest(reference: detection.SourceRef, template: Job) -> str:
+    weights = _weights_identity(template.weights)
+    return _digest_of([reference.source, _version("keras"), weights, template.seed])
+
+
+def _fingerprint(job: Job) -> str:
+    """Equal where a second run would write the same files and reach the same verdict.
+
+    `max_memory_bytes` belongs to it, because too small a limit makes the verification skipped.
+    """
+    options = {key: value for key, value in dataclasses.asdict(job).items() if key not in OUTSIDE_FINGERPRINT}
+    versions = {name: _version(name) for name in LIBRARIES}
+    return _digest_of([FINGERPRINT_SCHEMA, __version__, versions, options, _weights_identity(job.weights)])
+
+
+def _digest_of(data: Any) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_digest(path: str) -> str:
+    try:
+        status = os.stat(path)
+        return _digest_of_version(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise SourceError("cannot be read", where=path, why=error.strerror or str(error)) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of_version(path: str, nbytes: int, mtime_ns: int) -> str:
+    """Each file is read once in a run, and again when it has changed."""
+    return files.sha256(Path(path))
+
+
+@functools.cache
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _verification_status(manifest: Mapping[str, Any]) -> str:
+    verification = manifest.get("verification")
+    return str(verification.get("status")) if isinstance(verification, dict) else ""

@@ -1,0 +1,108 @@
+"""One call of the program: plan the sources, run the jobs one after the other, report, and say how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from exporter import console, plan, summary, wire
+from exporter.errors import ExportError
+from exporter.records import Job, Outcome
+
+
+class StoppedError(ExportError):
+    """The user, or the system, asked to stop."""
+
+    status: ClassVar[int] = 130
+
+
+class Run(Protocol):
+    """Turns a job into its outcome; `exporter.batch.run` is the real one."""
+
+    def __call__(self, job: Job, *, watch: Callable[[wire.Event], None]) -> Outcome: ...
+
+
+def run_in_child(job: Job, *, watch: Callable[[wire.Event], None]) -> Outcome:
+    from exporter import batch
+
+    return batch.run(job, watch=watch)
+
+
+class Session:
+    """`force` exports again what is up to date; the others say how much is printed."""
+
+    def __init__(self, run: Run, *, force: bool, quiet: bool, verbose: bool, debug: bool) -> None:
+        self.run, self.force = run, force
+        self.quiet, self.verbose, self.debug = quiet, verbose, debug
+
+    def export(self, sources: Sequence[str], flags: Mapping[str, Any]) -> list[Outcome]:
+        """All sources, in order; `flags` are the fields of `ExportOptions`. Raises UsageError and StoppedError."""
+        planned = plan.plan(sources, plan.ExportOptions(**flags))
+        for refusal in (entry for entry in planned if isinstance(entry, plan.Refusal)):
+            # At once: the other sources may take an hour.
+            console.report(refusal.error)
+        outcomes: list[Outcome] = []
+        display = console.choose_display(quiet=self.quiet, verbose=self.verbose, debug=self.debug)
+        try:
+            for number, entry in enumerate(planned, 1):
+                outcomes.append(self._outcome(entry, display, number, len(planned)))
+        except KeyboardInterrupt:
+            raise _interrupted([_entry_name(entry) for entry in planned], outcomes) from None
+        finally:
+            if not self.quiet:
+                summary.show(outcomes, verbose=self.verbose)
+        return outcomes
+
+    def view(self, outcomes: Sequence[Outcome], browser: bool, port: int | None) -> None:
+        """Show the first model that is there, until Ctrl-C."""
+        for outcome in outcomes:
+            if outcome.status != "failed":
+                serve(Path(outcome.output_path), browser=browser, port=port)
+                return
+
+    def status(self, outcomes: Sequence[Outcome]) -> int:
+        """That of the first source that failed, 0 when none did."""
+        return next((error.status for error in map(summary.failure, outcomes) if error is not None), 0)
+
+    def _outcome(self, entry: Job | plan.Refusal, display: console.Display, number: int, count: int) -> Outcome:
+        if isinstance(entry, plan.Refusal):
+            return Outcome(entry.source, "failed", error=entry.error.as_record())
+        if not self.force and plan.is_done(entry):
+            return plan.skipped(entry)
+        display.begin(entry.name, number, count)
+        try:
+            outcome = self.run(entry, watch=display.take)
+        finally:
+            display.end()
+        self._report(outcome)
+        return outcome
+
+    def _report(self, outcome: Outcome) -> None:
+        if error := summary.failure(outcome):
+            trace = str((outcome.error or {}).get("trace", "")) if self.debug else ""
+            console.report(error, trace)
+
+
+def serve(target: Path, *, browser: bool, port: int | None) -> None:
+    """Netron, until Ctrl-C."""
+    from exporter import view
+
+    view.serve(view.resolve(target), port=port, browser=browser, announce=_announce)
+
+
+def _announce(address: str) -> None:
+    console.say(f"{address} shows the model, Ctrl-C ends it", err=False)
+
+
+def _entry_name(entry: Job | plan.Refusal) -> str:
+    return entry.name if isinstance(entry, Job) else entry.source
+
+
+def _interrupted(names: Sequence[str], outcomes: Sequence[Outcome]) -> StoppedError:
+    finished = sum(outcome.status != "failed" for outcome in outcomes)
+    return StoppedError(
+        "interrupted",
+        why=f"{finished} of {len(names)} finished and kept, not finished: {', '.join(names[len(outcomes) :])}",
+        hint="the same command again: it skips what is finished",
+    )

@@ -1,0 +1,170 @@
+"""Names, layers and shapes for a converted graph: what a reader of the file sees."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from exporter.lazy import LazyArray
+from exporter.records import OnnxNode, Shape
+from exporter.sources.onnx_graph import graphs, used_names
+from exporter.sources.tracing import OpOwners
+
+# tf2onnx names what it makes after what it came from: `scope/op__123`.
+DERIVED = re.compile(r"__\d+$")
+
+
+def name_weights(model: ModelProto, weights: Mapping[str, LazyArray]) -> dict[str, LazyArray]:
+    """Initializers named after the weight that they mostly consist of; returns the lazy ones under their new names.
+
+    A folded kernel keeps the kernel's name and a folded bias that of the first of its vectors.
+    """
+    uses = Counter(origin for array in weights.values() for origin in array.origins)
+    taken = {value.name for graph in graphs(model.graph) for value in [*graph.input, *graph.output]}
+    taken |= {output for graph in graphs(model.graph) for node in graph.node for output in node.output}
+    renamed: dict[str, str] = {}
+    for old, array in weights.items():
+        if array.origins:
+            # A kernel folded with its batch norm depends on vectors that the bias depends on too.
+            origin = min(array.origins, key=lambda name: (uses[name], name))
+            renamed[old] = _unique(origin, taken)
+    _rename(model.graph, renamed)
+    return {renamed.get(name, name): array for name, array in weights.items()}
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    taken.add(candidate)
+    return candidate
+
+
+def _rename(graph: GraphProto, renamed: Mapping[str, str]) -> None:
+    for inner in graphs(graph):
+        for node in inner.node:
+            node.input[:] = [renamed.get(name, name) for name in node.input]
+        for proto in inner.initializer:
+            proto.name = renamed.get(proto.name, proto.name)
+    for value in graph.output:
+        value.name = renamed.get(value.name, value.name)
+
+
+def infer_shapes(model: ModelProto, batch: str = "batch") -> ModelProto:
+    """The model with a shape on every value that ONNX can infer; dynamic batches are called `batch`.
+
+    Done on the hollow model: `onnx.shape_inference` silently empties models above 2 GB.
+    """
+    for value in model.graph.input:
+        _name_dims(value, batch)
+    for value in model.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_param"):
+                dim.ClearField("dim_param")
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+
+def _name_dims(value: ValueInfoProto, batch: str) -> None:
+    for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+        if not dim.HasField("dim_value"):
+            dim.dim_param = batch if axis == 0 else f"{value.name}_dim_{axis}"
+
+
+def describe_nodes(
+    model: ModelProto, weights: Mapping[str, LazyArray], layer_of_weight: Mapping[str, str], owners: OpOwners
+) -> tuple[OnnxNode, ...]:
+    """Each node with its layer, shapes and dtypes; writes `namespace` and `layer` into the node's metadata."""
+    layers = _Layers(weights, layer_of_weight, owners)
+    matches = layers.match(model.graph.node)
+    types = {value.name: value.type.tensor_type for value in _values(model.graph)}
+    nodes = []
+    for index, (node, (layer, kind)) in enumerate(zip(model.graph.node, matches, strict=True)):
+        node.metadata_props.add(key="namespace", value=layer or "")
+        nodes.append(
+            OnnxNode(
+                index=index,
+                name=node.name,
+                op_type=node.op_type,
+                domain=node.domain,
+                namespace=layer or "",
+                layer=layer,
+                match_kind=kind,
+                inputs=tuple(node.input),
+                outputs=tuple(node.output),
+                output_shapes=tuple(_shape(types.get(name)) for name in node.output),
+                output_dtypes=tuple(_dtype(types.get(name)) for name in node.output),
+            )
+        )
+    return tuple(nodes)
+
+
+def _values(graph: GraphProto) -> Iterable[ValueInfoProto]:
+    return [*graph.value_info, *graph.output]
+
+
+def _shape(kind: onnx.TypeProto.Tensor | None) -> Shape | None:
+    if kind is None or not kind.HasField("shape"):
+        return None
+    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
+
+
+def _dtype(kind: onnx.TypeProto.Tensor | None) -> str | None:
+    if kind is None or kind.elem_type == TensorProto.UNDEFINED:
+        return None
+    return str(helper.tensor_dtype_to_np_dtype(kind.elem_type))
+
+
+class _Layers:
+    """Finds the layer of each node, from the surest evidence to the weakest."""
+
+    def __init__(self, weights: Mapping[str, LazyArray], layer_of_weight: Mapping[str, str], owners: OpOwners) -> None:
+        self._weights, self._layer_of_weight, self._owners = weights, layer_of_weight, owners
+
+    def match(self, nodes: Iterable[NodeProto]) -> list[tuple[str | None, str]]:
+        nodes = list(nodes)
+        found = [self._by_name(node.name) for node in nodes]
+        found = [
+            self._by_weight(node) if layer is None else (layer, kind)
+            for node, (layer, kind) in zip(nodes, found, strict=True)
+        ]
+        return self._by_neighbour(nodes, found)
+
+    def _by_name(self, name: str) -> tuple[str | None, str]:
+        while True:
+            layer, kind = self._owners.find(name)
+            if layer is not None or not DERIVED.search(name):
+                return layer, kind
+            name = DERIVED.sub("", name)
+
+    def _by_weight(self, node: NodeProto) -> tuple[str | None, str]:
+        for name in used_names(node):
+            origins = self._weights[name].origins if name in self._weights else ()
+            for origin in sorted(origins):
+                if origin in self._layer_of_weight:
+                    return self._layer_of_weight[origin], "weight"
+        return None, "none"
+
+    def _by_neighbour(
+        self, nodes: list[NodeProto], found: list[tuple[str | None, str]]
+    ) -> list[tuple[str | None, str]]:
+        """A node without a layer takes that of the first producer that has one, else of the first consumer."""
+        made_by: dict[str, str] = {}
+        for place, node in enumerate(nodes):
+            if found[place][0] is None:
+                producer = next((made_by[name] for name in node.input if name in made_by), None)
+                found[place] = (producer, "neighbour" if producer else "none")
+            layer = found[place][0]
+            made_by.update({name: layer for name in node.output if layer})
+        used_by: dict[str, str] = {}
+        for place in reversed(range(len(nodes))):
+            if found[place][0] is None:
+                consumer = next((used_by[name] for name in nodes[place].output if name in used_by), None)
+                found[place] = (consumer, "neighbour" if consumer else "none")
+            layer = found[place][0]
+            used_by.update({name: layer for name in used_names(nodes[place]) if layer})
+        return found

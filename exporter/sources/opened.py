@@ -1,0 +1,169 @@
+"""A source opened in this process: its description for free, its ONNX structure, its weights one at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+
+import keras
+
+from exporter.errors import SourceError, UnsupportedError, UsageError
+from exporter.lazy import LazyArray, OnnxStructure
+from exporter.records import Job, ModelGraph, Shape, TensorSpec
+from exporter.sources import SOURCES, onnx_structure
+from exporter.sources.describe import describe, layer_namespaces, weight_names
+from exporter.sources.hollow import HollowScope
+from exporter.sources.loading import bind_weights_file
+from exporter.sources.random_weights import random_value
+from exporter.sources.tracing import trace
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """`weights` says where the values come from; `notes` are sentences that the user must see."""
+
+    graph: ModelGraph
+    weights: str
+    notes: tuple[str, ...]
+    _model: keras.Model
+    _values: Mapping[int, LazyArray]
+
+    @property
+    def is_random(self) -> bool:
+        return is_random(self.weights)
+
+    def inputs(self, job: Job) -> tuple[TensorSpec, ...]:
+        """The inputs with the shapes that the job asks for. Raises UsageError."""
+        return input_specs(self.graph, job)
+
+    def structure(self, job: Job) -> OnnxStructure:
+        """The model in ONNX, without its weights. Raises UnsupportedError and UsageError (a shape that cannot be)."""
+        if not self.graph.inputs:
+            raise UnsupportedError(
+                "cannot be converted",
+                where=self.graph.name,
+                why="the model is subclassed and its inputs are not recorded in the file",
+                hint="--to parquet,dot,svg describes it without converting it",
+            )
+        specs = self.inputs(job)
+        graph = dataclasses.replace(self.graph, inputs=specs)
+        traced = trace(self._model, specs, layer_namespaces(self._model))
+        weights = [self._values[id(variable)] for variable in traced.variables]
+        return onnx_structure.build(traced, weights, graph, job.opset)
+
+
+def open_model(job: Job, spool_path: str) -> OpenedModel:
+    """Open the job's source hollow; the scope that keeps it so stays open for the life of this process.
+
+    Raises SourceError, TrustError or UnsupportedError.
+    """
+    scope = HollowScope()
+    scope.__enter__()
+    model, weights, notes = _opened(job, scope, spool_path)
+    if not model.built:
+        raise UnsupportedError(
+            "has no weights yet",
+            where=job.source,
+            why="the model was saved before it was built, so that the shapes of its weights are not known",
+            hint="call it once, or give its first layer an input shape, and save it again",
+        )
+    graph = describe(model, job.name)
+    return OpenedModel(graph, weights, notes, model, _values(job, model, scope, weights))
+
+
+def _source(job: Job) -> ModuleType:
+    return importlib.import_module(SOURCES[job.kind])
+
+
+def _opened(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.Model, str, tuple[str, ...]]:
+    source = _source(job)
+    if job.weights == "random":
+        return source.without_weights(job), random_text(job), ()
+    if job.weights not in ("auto", "imagenet"):
+        model = source.without_weights(job)
+        bind_weights_file(model, job.weights, scope)
+        return model, f"from {os.path.basename(job.weights)}", ()
+    try:
+        model, text = source.with_weights(job, scope, spool_path)
+    except SourceError as error:
+        if job.weights == "imagenet" or job.kind != "application":
+            raise
+        note = f"RANDOM WEIGHTS: {error.what} ({error.why}); seeded random values (seed {job.seed}) are used instead"
+        scope.bound.clear()
+        return source.without_weights(job), random_text(job), (note,)
+    return model, text, ()
+
+
+def random_text(job: Job) -> str:
+    return f"random (seed {job.seed})"
+
+
+def is_random(weights: str) -> bool:
+    return weights.startswith("random ")
+
+
+def _values(job: Job, model: keras.Model, scope: HollowScope, weights: str) -> dict[int, LazyArray]:
+    """A value for every variable: what was bound, random ones when asked for, the initial state of random generators."""
+    names = weight_names(model)
+    values: dict[int, LazyArray] = {}
+    for variable in model.variables:
+        key = id(variable)
+        name = names.get(key, variable.path)
+        if key in scope.bound:
+            values[key] = scope.bound[key].named(name)
+        elif is_random(weights) or key not in names:
+            values[key] = random_value(variable, job.seed, name)
+        else:
+            raise SourceError(
+                f"holds no value for {name}",
+                where=job.source if job.weights in ("auto", "imagenet") else job.weights,
+                why=f"the model has a weight of shape {list(variable.shape)} there",
+                hint="is it the right weights file for this model? --weights random goes on without it",
+            )
+    return values
+
+
+def input_specs(graph: ModelGraph, job: Job) -> tuple[TensorSpec, ...]:
+    """The model's inputs with the shapes that the user asked for. Raises UsageError."""
+    asked = dict(job.input_shapes)
+    names = [spec.name for spec in graph.inputs]
+    if "" in asked and len(names) == 1:
+        asked = {names[0]: asked[""]}
+    for name in asked:
+        if name not in names:
+            raise UsageError(
+                f"the model has no input {name!r}" if name else "the model has several inputs",
+                where="--input-shape",
+                why=f"its inputs are {', '.join(names)}",
+                hint=f"--input-shape {names[0]}:{_text(graph.inputs[0].shape)}",
+            )
+    return tuple(dataclasses.replace(spec, shape=_shape(spec, asked.get(spec.name), job)) for spec in graph.inputs)
+
+
+def _shape(spec: TensorSpec, asked: Shape | None, job: Job) -> Shape | None:
+    declared = spec.shape
+    if declared is None:
+        return asked
+    shape = asked if asked is not None else declared
+    if job.batch_size is not None and shape and shape[0] is None:
+        shape = (job.batch_size, *shape[1:])
+    fits = len(shape) == len(declared) and all(
+        have is None or want in (None, have) for have, want in zip(declared, shape, strict=False)
+    )
+    batch_fits = job.batch_size is None or not shape or shape[0] == job.batch_size
+    if not (fits and batch_fits):
+        raise UsageError(
+            "the shape does not fit the model",
+            where=f"--input-shape {spec.name}:{_text(asked or shape)}",
+            why=f"the model declares {spec.name} as {_text(declared)}, where ? is free to choose",
+            hint=f"--input-shape {spec.name}:{_text(declared)}",
+        )
+    return tuple(want if want is not None else have for want, have in zip(shape, declared, strict=True))
+
+
+def _text(shape: Shape | None) -> str:
+    return ",".join("?" if size is None else str(size) for size in shape or ())

@@ -1,0 +1,51 @@
+"""The source as its own framework runs it: real weights, real arithmetic; what an ONNX file is compared with."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from exporter.records import Job
+from exporter.sources import SOURCES
+from exporter.sources.describe import weight_names
+from exporter.sources.hollow import HollowScope
+from exporter.sources.loading import load_weights_file
+from exporter.sources.random_weights import random_value
+
+
+def reference_outputs(job: Job, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What Keras computes in inference mode, in the order of the model's flattened outputs.
+
+    `job.weights` must be what the export used: `random` after a fallback, never `auto` then.
+    """
+    model = _model(job)
+    tensors = [keras.ops.convert_to_tensor(array) for array in inputs]
+    structured = tensors[0]
+    if not isinstance(model, keras.Sequential):
+        structured = keras.tree.pack_sequence_as(model._inputs_struct, tensors)
+    return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(model(structured, training=False))]
+
+
+def _model(job: Job) -> keras.Model:
+    source = importlib.import_module(SOURCES[job.kind])
+    if job.weights == "random":
+        return _filled(source.without_weights, job)
+    if job.weights in ("auto", "imagenet"):
+        return source.reference(job)
+    model = source.without_weights(job)
+    load_weights_file(model, job.weights)
+    return model
+
+
+def _filled(build: Callable[[Job], keras.Model], job: Job) -> keras.Model:
+    """A hollow model, so that nothing is initialised twice, whose variables then get their seeded values for good."""
+    with HollowScope():
+        model = build(job)
+        names = weight_names(model)
+        lazies = [random_value(v, job.seed, names.get(id(v), v.path)) for v in model.variables]
+    for variable, lazy in zip(model.variables, lazies, strict=True):
+        variable._initialize(lazy.real())
+    return model

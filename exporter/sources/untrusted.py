@@ -1,0 +1,72 @@
+"""Looks for code in a model's config before any of it is deserialised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from exporter.errors import SourceError, TrustError, UnsupportedError
+
+TRUST_HINT = "if you trust where the file comes from, repeat the command with --trust-code"
+
+
+def parse_config(text: str | bytes, where: str) -> dict[str, Any]:
+    """Raises SourceError when the text is not the JSON of a model."""
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(
+            "is corrupt", where=where, why=f"its config is not JSON: {error}", hint="copy or download it again"
+        ) from error
+    if not isinstance(config, dict) or "class_name" not in config:
+        raise SourceError("is not a Keras model", where=where, why="its config does not name a model class")
+    return config
+
+
+def refuse_code(config: dict[str, Any], where: str) -> None:
+    """Raises TrustError for Lambda layers and pickled functions, UnsupportedError for classes outside of Keras."""
+    for entry, layer in _serialised(config, ""):
+        name = entry.get("class_name")
+        if name in ("Lambda", "__lambda__"):
+            raise TrustError(
+                "contains Python code",
+                where=f"{where}, layer {layer or '?'}",
+                why="a Lambda layer holds marshalled bytecode, which would run on this machine",
+                hint=TRUST_HINT,
+            )
+
+
+def refuse_foreign_classes(config: dict[str, Any], where: str) -> None:
+    """Raises UnsupportedError for a layer whose class neither Keras nor TensorFlow has."""
+    for entry, layer in _serialised(config, ""):
+        module, name = entry.get("module"), entry.get("class_name")
+        package = str(module or "keras").partition(".")[0]
+        registered = entry.get("registered_name")
+        if package not in ("keras", "builtins") or (registered and registered != name and module is None):
+            raise unknown_class(str(name), f"{where}, layer {layer or '?'}")
+
+
+def unknown_class(name: str, where: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"has a custom class {name!r}",
+        where=where,
+        why="its code is not in the file and is not part of Keras",
+        hint="this version exports models made of Keras's own layers; rebuild the layer from those, or from keras.ops",
+    )
+
+
+def _serialised(value: Any, layer: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Every serialised object in the config with the name of the innermost layer around it."""
+    stack: list[tuple[Any, str]] = [(value, layer)]
+    while stack:
+        item, around = stack.pop()
+        if isinstance(item, dict):
+            if isinstance(item.get("class_name"), str) and "config" in item:
+                config = item["config"]
+                name = item.get("name") or (config.get("name") if isinstance(config, dict) else None)
+                around = str(name) if isinstance(name, str) else around
+                yield item, around
+            stack.extend((inner, around) for inner in reversed(item.values()))
+        elif isinstance(item, list):
+            stack.extend((inner, around) for inner in reversed(item))

@@ -1,0 +1,124 @@
+"""What became of the jobs, as text: one model in a few lines, several as a table. All of it goes to stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from exporter.console import say
+from exporter.errors import ExportError, MismatchError, from_record
+from exporter.memory import format_bytes
+from exporter.records import Outcome, OutputDifference, Verification
+
+FINISHED = ("done", "mismatch")
+UP_TO_DATE = "up to date (--force redoes it)"
+NOT_COMPARED = "the ONNX file has not been compared with its source"
+HEADINGS = ("model", "status", "weights", "time", "peak memory", "verification", "folder")
+
+
+def show(outcomes: Sequence[Outcome], *, verbose: bool) -> None:
+    """Errors have been reported before: a single model that failed has no summary."""
+    if len(outcomes) > 1:
+        _show_table(outcomes)
+    elif outcomes and outcomes[0].status == "skipped":
+        say(f"{outcomes[0].name}: {UP_TO_DATE} in {outcomes[0].output_path}", err=False)
+    elif outcomes and outcomes[0].status in FINISHED:
+        _show_model(outcomes[0], verbose)
+    for outcome in outcomes:
+        _warn(outcome)
+
+
+def failure(outcome: Outcome) -> ExportError | None:
+    """The error that an outcome means, None for `done` and `skipped`."""
+    if outcome.error is not None:
+        return from_record(dict(outcome.error))
+    if outcome.status == "mismatch":
+        return MismatchError(
+            "the ONNX file and its source disagree",
+            where=outcome.name,
+            why="; ".join(difference_line(each) for each in _outputs(outcome) if not each.max_abs <= each.limit),
+            hint="compare the numbers above with what the model is for; --atol and --rtol set what is allowed",
+        )
+    return None
+
+
+def difference_line(difference: OutputDifference) -> str:
+    shape = "×".join(map(str, difference.shape))
+    return f"{difference.output} ({shape}) differs by at most {difference.max_abs:.2g}, allowed {difference.limit:.2g}"
+
+
+def verification_lines(verification: Verification | None) -> list[str]:
+    """The verdict, then the differences; one that was skipped or not done says so and never reads as passed."""
+    if verification is None:
+        return [f"verification: NOT DONE, {NOT_COMPARED}"]
+    if verification.status == "skipped":
+        needed = verification.needed_bytes
+        reason = f": {verification.reason}" if verification.reason else ""
+        memory = f" (it needs {format_bytes(needed)})" if needed is not None else ""
+        return [f"verification: SKIPPED, {NOT_COMPARED}{reason}{memory}"]
+    verdict = "passed" if verification.status == "passed" else "MISMATCH"
+    return [f"verification: {verdict}", *(f"  {difference_line(each)}" for each in verification.outputs)]
+
+
+def _outputs(outcome: Outcome) -> tuple[OutputDifference, ...]:
+    return outcome.verification.outputs if outcome.verification else ()
+
+
+def _is_random(outcome: Outcome) -> bool:
+    return outcome.weights.startswith("random")
+
+
+def _warn(outcome: Outcome) -> None:
+    """What must not be overlooked."""
+    if _is_random(outcome) and outcome.status != "failed":
+        seed = outcome.weights.removeprefix("random").strip(" ()")
+        text = f"{outcome.name}: RANDOM WEIGHTS ({seed or 'seeded'}): the structure is right, the model is not trained"
+        say(text, err=False, fg="yellow", bold=True)
+    for note in outcome.notes:
+        say(f"{outcome.name}: note: {note}", err=False)
+
+
+def _show_model(outcome: Outcome, verbose: bool) -> None:
+    memory = format_bytes(outcome.tree_peak_rss_bytes or outcome.peak_rss_bytes)
+    say(f"{outcome.name}: {outcome.status} in {outcome.seconds:.1f} s, peak memory {memory}", err=False)
+    if verbose:
+        _say_columns(
+            [(each.name, f"{each.seconds:.1f} s", format_bytes(each.peak_rss_bytes)) for each in outcome.stages]
+        )
+    say(f"  {outcome.output_path}:", err=False)
+    _say_columns([(f"  {file.name}", format_bytes(file.nbytes)) for file in outcome.files])
+    say(f"  weights: {outcome.weights or 'unknown'}", err=False)
+    for line in verification_lines(outcome.verification):
+        say(f"  {line}", err=False)
+
+
+def _show_table(outcomes: Sequence[Outcome]) -> None:
+    say("", err=False)
+    _say_columns([HEADINGS, *map(_row, outcomes)], indent="")
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    if outcome.status == "skipped":
+        return outcome.name, UP_TO_DATE, outcome.weights or "-", "-", "-", "-", outcome.output_path
+    return (
+        outcome.name,
+        outcome.status,
+        outcome.weights or "-",
+        f"{outcome.seconds:.1f} s" if outcome.seconds else "-",
+        format_bytes(outcome.tree_peak_rss_bytes) if outcome.tree_peak_rss_bytes else "-",
+        _verdict(outcome),
+        outcome.output_path or "-",
+    )
+
+
+def _verdict(outcome: Outcome) -> str:
+    if outcome.status == "failed":
+        return "-"
+    return outcome.verification.status if outcome.verification else "not done"
+
+
+def _say_columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
+    """Left-aligned columns as wide as their longest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        say(indent + "  ".join(cells).rstrip(), err=False)

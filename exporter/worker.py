@@ -1,0 +1,245 @@
+"""One job, in this process: open the source, write each artifact, verify, the receipt last.
+
+Run as `python -m exporter.worker JOB_PATH RESULT_PATH EVENTS_FD`; `exporter.batch` is at the other end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from exporter import __version__, memory, wire
+from exporter.errors import ExportError, InternalError
+from exporter.files import Export, describe, write_lines
+from exporter.formats import FORMATS
+from exporter.records import Job, Material, ModelGraph, Outcome, Stage, Verification, WrittenFile
+
+if TYPE_CHECKING:
+    from exporter.sources.opened import OpenedModel
+
+MANIFEST_VERSION = 1
+LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "pyarrow")
+# Progress is told at most this often.
+PROGRESS_SECONDS = 0.1
+
+
+class Reporter:
+    """Tells the parent about stages, progress and notes, and remembers the stages and notes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._told = 0.0
+        self.stages: list[Stage] = []
+        self.notes: list[str] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """One step of the job; it counts as done also when it raises, so that the time of a failure is known."""
+        self._tell(wire.StageEvent(name, "start"))
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            stage = Stage(name, time.monotonic() - started, memory.peak_rss_bytes())
+            self.stages.append(stage)
+            self._tell(wire.StageEvent(name, "end", stage.seconds, stage.peak_rss_bytes))
+
+    def progress(self, done_bytes: int, total_bytes: int) -> None:
+        if done_bytes == total_bytes or time.monotonic() - self._told >= PROGRESS_SECONDS:
+            self._told = time.monotonic()
+            self._tell(wire.ProgressEvent("weights", done_bytes, total_bytes))
+
+    def note(self, *texts: str) -> None:
+        for text in texts:
+            self.notes.append(text)
+            self._tell(wire.NoteEvent(text))
+
+    def _tell(self, event: wire.StageEvent | wire.ProgressEvent | wire.NoteEvent) -> None:
+        self._stream.write(wire.event_to_json(event) + "\n")
+        self._stream.flush()
+
+
+class Work:
+    """A job under way."""
+
+    def __init__(self, job: Job, export: Export, reporter: Reporter) -> None:
+        self.job, self.export, self.reporter = job, export, reporter
+        self.names: list[str] = []
+        self.import_rss_bytes = 0
+        self.verification: Verification | None = None
+
+    def run(self) -> Outcome:
+        """Raises ExportError; nothing has changed in the output folder then."""
+        started = time.monotonic()
+        opened = self._open()
+        material = self._convert(opened) if "onnx" in self.job.formats else Material(self.job, opened.graph)
+        for name in self.job.formats:
+            if name != "onnx":
+                self._write(name, material)
+        if "onnx" in self.job.formats:
+            self.verification = self._verify(opened)
+        files = describe(self.export.staging, self.names)
+        outcome = self._outcome(opened, files, time.monotonic() - started)
+        self.export.commit(self.names, manifest(self.job, opened.graph, outcome, material, self.import_rss_bytes))
+        return outcome
+
+    def _open(self) -> OpenedModel:
+        with self.reporter.stage("import"):
+            from exporter.sources.opened import open_model
+
+            self.import_rss_bytes = memory.peak_rss_bytes()
+        with self.reporter.stage("build"):
+            opened = open_model(self.job, str(self.export.staging))
+        self.reporter.note(*opened.notes)
+        return opened
+
+    def _convert(self, opened: OpenedModel) -> Material:
+        from exporter.formats.onnx_model import write_model
+
+        with self.reporter.stage("convert"):
+            structure = opened.structure(self.job)
+        self.inputs = opened.inputs(self.job)
+        about = {"export_model.source": public_name(self.job), "export_model.weights": opened.weights}
+        with self.reporter.stage("weights"):
+            written = write_model(structure, self.export.staging, about, self.reporter.progress)
+        self.names += written.names
+        return Material(self.job, opened.graph, structure.nodes, written.stored)
+
+    def _write(self, name: str, material: Material) -> None:
+        chosen = FORMATS[name]
+        with self.reporter.stage(name):
+            self.reporter.note(*importlib.import_module(chosen.module).write(material, self.export.staging))
+        self.names += [file for file in chosen.files if (self.export.staging / file).exists()]
+
+    def _verify(self, opened: OpenedModel) -> Verification:
+        if not self.job.verify:
+            return Verification("skipped", "--no-verify was given")
+        from exporter.verification import verify
+
+        weights = "random" if opened.is_random else self.job.weights
+        with self.reporter.stage("verify"):
+            carried_out = dataclasses.replace(self.job, weights=weights)
+            return verify(carried_out, opened.graph, self.inputs, self.export.staging / "model.onnx")
+
+    def _outcome(self, opened: OpenedModel, files: tuple[WrittenFile, ...], seconds: float) -> Outcome:
+        mismatch = self.verification is not None and self.verification.status == "mismatch"
+        return Outcome(
+            name=self.job.name,
+            status="mismatch" if mismatch else "done",
+            output_path=self.job.output_path,
+            weights=opened.weights,
+            seconds=seconds,
+            peak_rss_bytes=memory.peak_rss_bytes(),
+            stages=tuple(self.reporter.stages),
+            files=files,
+            verification=self.verification,
+            notes=tuple(self.reporter.notes),
+        )
+
+
+def public_name(job: Job) -> str:
+    """The source without the folders that lead to it: artifacts hold no paths of this machine."""
+    return job.source if job.kind == "application" else os.path.basename(job.source)
+
+
+def manifest(
+    job: Job, graph: ModelGraph, outcome: Outcome, material: Material, import_rss_bytes: int
+) -> dict[str, Any]:
+    """The receipt: what was asked for, what was made, from what, with what, and whether it was verified."""
+    hidden = ("output_path", "fingerprint", "source_digest", "name", "kind")
+    arguments = {key: value for key, value in dataclasses.asdict(job).items() if key not in hidden}
+    largest = max((weight.nbytes for weight in graph.weights), default=0)
+    return {
+        "manifest_version": MANIFEST_VERSION,
+        "tool": {"name": "export-model", "version": __version__},
+        "model": job.name,
+        "kind": job.kind,
+        "source": public_name(job),
+        "source_digest": job.source_digest,
+        "fingerprint": job.fingerprint,
+        "arguments": arguments | {"source": public_name(job), "weights": os.path.basename(job.weights)},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+        "weights": outcome.weights,
+        "opset": job.opset if "onnx" in job.formats else None,
+        "layers": len(graph.layers),
+        "params": sum(layer.params for layer in graph.layers),
+        "weight_bytes": sum(weight.nbytes for weight in graph.weights),
+        "onnx_nodes": _coverage(material),
+        "inputs": [dataclasses.asdict(spec) for spec in graph.inputs],
+        "outputs": [dataclasses.asdict(spec) for spec in graph.outputs],
+        "seconds": outcome.seconds,
+        "stages": [dataclasses.asdict(stage) for stage in outcome.stages],
+        "memory": {
+            "peak_rss_bytes": outcome.peak_rss_bytes,
+            "import_rss_bytes": import_rss_bytes,
+            "largest_tensor_bytes": largest,
+            "bound_bytes": memory.conversion_bound_bytes(import_rss_bytes, largest),
+        },
+        "verification": dataclasses.asdict(outcome.verification) if outcome.verification else None,
+        "notes": list(outcome.notes),
+        "files": [dataclasses.asdict(file) for file in outcome.files],
+    }
+
+
+def _coverage(material: Material) -> dict[str, int] | None:
+    if material.nodes is None:
+        return None
+    with_layer = sum(node.layer is not None for node in material.nodes)
+    return {"total": len(material.nodes), "with_layer": with_layer}
+
+
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def carry_out(job: Job, reporter: Reporter) -> Outcome:
+    """The job's outcome; every error becomes one, because nobody is above to read a traceback."""
+    started = time.monotonic()
+    try:
+        with Export(Path(job.output_path)) as export:
+            return Work(job, export, reporter).run()
+    except ExportError as error:
+        found = error
+    # The boundary of this process: a defect is reported as such, with its trace for --debug.
+    except Exception as error:
+        found = InternalError(
+            f"unexpected {type(error).__name__}",
+            where=job.name,
+            why=str(error)[:500],
+            hint="repeat with --debug and report it with the traceback",
+        )
+        found.__cause__ = error
+    return Outcome(
+        name=job.name,
+        status="failed",
+        output_path=job.output_path,
+        seconds=time.monotonic() - started,
+        peak_rss_bytes=memory.peak_rss_bytes(),
+        stages=tuple(reporter.stages),
+        notes=tuple(reporter.notes),
+        error=found.as_record() | {"trace": "".join(traceback.format_exception(found))},
+    )
+
+
+def main(job_path: str, result_path: str, events_descriptor: str) -> None:
+    job = wire.job_from_json(Path(job_path).read_text(encoding="utf-8"))
+    with os.fdopen(int(events_descriptor), "w", encoding="utf-8") as stream:
+        outcome = carry_out(job, Reporter(stream))
+        write_lines(Path(result_path), [wire.outcome_to_json(outcome)])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,346 @@
+"""The command line as a table: what is typed, the exit status, and what is said where."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pty
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from exporter import cli, files, wire
+from exporter.errors import ERRORS, MismatchError, OutputError, TrustError
+from exporter.records import Job, Outcome, OutputDifference, Stage, Verification, WrittenFile
+
+FORBIDDEN = ("tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "numpy", "pyarrow", "h5py", "netron")
+DIFFERENCE = OutputDifference("predictions", (1, 1000), 3.5e-10, 1e-6, 1e-5)
+PASSED = Verification("passed", outputs=(DIFFERENCE,))
+RANDOM = "random (seed 0)"
+
+
+class Recorder:
+    """A runner that does no work: each model's outcome is given by its name."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def __call__(self, job: Job, *, watch: Callable[[wire.Event], None]) -> Outcome:
+        self.jobs.append(job)
+        watch(wire.StageEvent("convert", "start"))
+        watch(wire.MemoryEvent(5, 7))
+        watch(wire.ProgressEvent("convert", 5, 10))
+        watch(wire.StageEvent("convert", "end", 2.5, 702_000_000))
+        watch(wire.NoteEvent("a note on the way"))
+        watch(wire.LogEvent("printed by the worker\n"))
+        done = Outcome(
+            name=job.name,
+            status="done",
+            output_path=job.output_path,
+            weights="imagenet",
+            seconds=12.34,
+            peak_rss_bytes=700_000_000,
+            tree_peak_rss_bytes=1_400_000_000,
+            stages=(Stage("convert", 2.5, 702_000_000),),
+            files=(WrittenFile("model.onnx", 178_000_000, "a" * 64),),
+            verification=PASSED,
+        )
+        return VARIANTS.get(job.name, lambda outcome: outcome)(done)
+
+
+def interrupted(outcome: Outcome) -> Outcome:
+    raise KeyboardInterrupt
+
+
+def defective(outcome: Outcome) -> Outcome:
+    raise ZeroDivisionError("a defect")
+
+
+def failed(outcome: Outcome, name: str) -> Outcome:
+    error = ERRORS[name]("cannot go on", where="layer `x`", why="\x1b[2J a reason", hint="this").as_record()
+    return Outcome(outcome.name, "failed", outcome.output_path, error=error | {"trace": "Traceback of the worker"})
+
+
+MISMATCH = Verification("mismatch", outputs=(dataclasses.replace(DIFFERENCE, max_abs=0.25),))
+UNFIT = Verification("skipped", reason="not enough memory", needed_bytes=5_000_000_000)
+VARIANTS: dict[str, Callable[[Outcome], Outcome]] = {
+    "vgg16": lambda outcome: dataclasses.replace(outcome, weights=RANDOM, notes=("no network",)),
+    "vgg19": lambda outcome: dataclasses.replace(outcome, status="mismatch", verification=MISMATCH),
+    "xception": lambda outcome: dataclasses.replace(outcome, verification=UNFIT),
+    "mobilenet": lambda outcome: dataclasses.replace(outcome, verification=None),
+    "resnet50": lambda outcome: failed(outcome, TrustError.__name__),
+    "resnet152": lambda outcome: failed(outcome, OutputError.__name__),
+    "densenet121": interrupted,
+    "densenet169": defective,
+}
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    monkeypatch.chdir(tmp_path)
+    return Recorder()
+
+
+# What is typed; exit status; fragments of stdout; fragments of stderr.
+TABLE: list[tuple[str, int, list[str], list[str]]] = [
+    ("--version", 0, ["export-model 0.1.0"], []),
+    ("", 0, ["Usage: export-model SOURCE..."], []),
+    ("--help", 0, ["Usage: export-model SOURCE...", "Examples:", "Exit status", "130", "view TARGET"], []),
+    ("export --help", 0, ["Usage: export-model SOURCE..."], []),
+    ("view --help", 0, ["TARGET", "--no-browser"], []),
+    (
+        "resnet101",
+        0,
+        [
+            "resnet101: done in 12.3 s, peak memory 1.4 GB",
+            "outputs/resnet101",
+            "model.onnx  178 MB",
+            "weights: imagenet",
+            "verification: passed",
+            "predictions (1×1000) differs by at most 3.5e-10, allowed 1e-05",
+        ],
+        ["resnet101: convert: 2.5 s, peak memory 702 MB", "note: a note on the way"],
+    ),
+    ("export ResNet101", 0, ["resnet101: done"], []),
+    ("--no-verify resnet101 -v", 0, ["convert  2.5 s  702 MB"], ["convert …"]),
+    ("resnet101 --debug", 0, [], ["the worker printed:\nprinted by the worker"]),
+    ("resnet101 -o elsewhere", 0, ["elsewhere/resnet101"], []),
+    ("vgg16", 0, ["RANDOM WEIGHTS (seed 0)", "not trained", "note: no network"], []),
+    ("xception", 0, ["SKIPPED", "has not been compared", "not enough memory (it needs 5 GB)"], []),
+    ("mobilenet", 0, ["verification: NOT DONE"], []),
+    (
+        "vgg19",
+        3,
+        ["vgg19: mismatch", "MISMATCH"],
+        [
+            "error: vgg19: the ONNX file and its source disagree: predictions (1×1000) differs by at most 0.25",
+            "  try: ",
+        ],
+    ),
+    ("resnet50", 5, [], ["error: layer `x`: cannot go on: �[2J a reason\n  try: this\n"]),
+    ("resnet50 --debug", 5, [], ["Traceback of the worker"]),
+    (
+        "resnet101 resnet152 resnet50 vgg16",
+        7,
+        ["model ", "verification", "resnet101  done", "resnet152  failed", "vgg16      done", "RANDOM WEIGHTS"],
+        ["(4 of 4)", "cannot go on"],
+    ),
+    ("resnet10 resnet101", 2, ["resnet10   failed", "resnet101  done"], ["error: 'resnet10'", "try: resnet101 or"]),
+    ("missing.keras", 4, [], ["error: missing.keras: cannot be read: no such file"]),
+    ("resnet101 resnet101", 0, ["resnet101: done"], []),
+    ("densenet169", 1, [], ["error: a defect of export-model: ZeroDivisionError: a defect", "--debug"]),
+    ("densenet169 --debug", 1, [], ["Traceback (most recent call last)"]),
+    (
+        "resnet101 densenet121 vgg16",
+        130,
+        ["resnet101: done"],
+        ["error: interrupted: 1 of 3 finished and kept, not finished: densenet121, vgg16"],
+    ),
+    ("resnet101 --to onxx", 2, [], ["error: --to onxx: is an unknown format", "try: --to onnx"]),
+    ("resnet101 --opset 99", 2, [], ["--opset 99: cannot be used: supported opsets are 13 to 18"]),
+    ("resnet101 --opset x", 2, [], ["error: Invalid value for '--opset'", "try: export-model --help"]),
+    ("resnet101 --bad", 2, [], ["No such option"]),
+    ("export", 2, [], ["Missing argument"]),
+    ("view", 2, [], ["Missing argument", "export-model view --help"]),
+    ("view nowhere", 4, [], ["error: nowhere"]),
+    ("resnet101 --view --to parquet", 2, [], ["--view shows the ONNX file"]),
+    ("resnet101 --max-memory many", 2, [], ["is not a size"]),
+]
+
+
+@pytest.mark.parametrize(("typed", "status", "said", "complained"), TABLE, ids=[row[0] or "nothing" for row in TABLE])
+def test_the_table(
+    recorder: Recorder,
+    capsys: pytest.CaptureFixture[str],
+    typed: str,
+    status: int,
+    said: list[str],
+    complained: list[str],
+) -> None:
+    assert cli.main(typed.split(), recorder) == status
+    out, err = capsys.readouterr()
+    assert [fragment for fragment in said if fragment not in out] == [], out
+    assert [fragment for fragment in complained if fragment not in err] == [], err
+    assert "\x1b" not in out + err
+    assert ("Traceback" in err) == ("--debug" in typed and status != 0)
+
+
+@pytest.mark.parametrize("name", ["xception", "mobilenet", "vgg19"])
+def test_what_was_not_verified_never_reads_as_passed(
+    recorder: Recorder, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    cli.main([name], recorder)
+    cli.main([name, "missing.keras"], recorder)
+    assert "passed" not in "".join(capsys.readouterr())
+
+
+def test_quiet_prints_errors_only(recorder: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["-q", "resnet101", "vgg16"], recorder) == 0
+    assert capsys.readouterr() == ("", "")
+    assert cli.main(["-q", "resnet50"], recorder) == TrustError.status
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_flags_reach_the_job(recorder: Recorder) -> None:
+    typed = (
+        "resnet101 --to ONNX,dot --to svg --seed 3 --opset 17 --batch-size 2 --input-shape x:?,8 --no-verify --atol 1 "
+        "--rtol 2 --max-memory 4GiB --trust-code --expand --layout-seconds 5 --weights random"
+    )
+    assert cli.main(typed.split(), recorder) == 0
+    (job,) = recorder.jobs
+    assert job.formats == ("onnx", "dot", "svg")
+    assert (job.seed, job.opset, job.batch_size, job.input_shapes) == (3, 17, 2, {"x": (None, 8)})
+    assert (job.verify, job.atol, job.rtol, job.max_memory_bytes) == (False, 1.0, 2.0, 2**32)
+    assert (job.trust_code, job.expand, job.layout_seconds, job.weights) == (True, True, 5.0, "random")
+
+
+def test_every_source_is_run_once_and_in_order(recorder: Recorder) -> None:
+    cli.main(["resnet152", "resnet50", "VGG16", "vgg16", "resnet101"], recorder)
+    assert [job.name for job in recorder.jobs] == ["resnet152", "resnet50", "vgg16", "resnet101"]
+
+
+def test_what_is_up_to_date_is_skipped_and_force_redoes_it(
+    recorder: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["vgg16"], recorder)
+    (job,) = recorder.jobs
+    folder = Path(job.output_path)
+    folder.mkdir(parents=True)
+    files.write_json(folder / files.MANIFEST, {"fingerprint": job.fingerprint, "files": [], "weights": RANDOM})
+    capsys.readouterr()
+    assert cli.main(["vgg16"], recorder) == 0
+    out = capsys.readouterr().out
+    assert "up to date (--force redoes it)" in out
+    assert "RANDOM WEIGHTS" in out
+    assert "passed" not in out
+    assert len(recorder.jobs) == 1
+    assert cli.main(["vgg16", "--force"], recorder) == 0
+    assert len(recorder.jobs) == 2
+
+
+def test_view_after_an_export_shows_the_first_that_is_there(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from exporter import view
+
+    calls: list[tuple[Path, int | None, bool]] = []
+
+    def serve(path: Path, *, port: int | None, browser: bool, announce: Callable[[str], None]) -> None:
+        announce("http://127.0.0.1:1")
+        calls.append((path, port, browser))
+
+    monkeypatch.setattr(view, "resolve", Path)
+    monkeypatch.setattr(view, "serve", serve)
+    assert cli.main(["resnet50", "resnet101", "vgg19", "--view", "--no-browser", "--port", "8080"], recorder) == 5
+    assert cli.main(["view", "somewhere"], recorder) == 0
+    assert calls == [(Path("outputs/resnet101"), 8080, False), (Path("somewhere"), None, True)]
+    assert "http://127.0.0.1:1" in capsys.readouterr().out
+
+
+def test_the_exit_statuses_in_the_help_are_those_of_the_errors() -> None:
+    listed = {line.split()[0] for line in cli.EPILOG.split("Exit status")[1].splitlines()[1:] if line.strip()}
+    assert listed == {str(error.status) for error in ERRORS.values()} | {"0", "130"}
+    assert MismatchError.status == 3
+
+
+def forbidden_modules(code: str, *arguments: str, cwd: Path | None = None) -> set[str]:
+    """Run code in a fresh interpreter; which of the modules that the parent must not import did it import?"""
+    report = "\nimport sys\nprint('MODULES', *sys.modules, file=sys.__stdout__)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-c", textwrap.dedent(code) + report, *arguments]
+    out = subprocess.check_output(command, text=True, cwd=cwd, env=environment, stderr=subprocess.STDOUT)
+    modules = {name.partition(".")[0] for name in out.partition("MODULES")[2].split()}
+    assert "exporter" in modules
+    return modules & {*FORBIDDEN, "rich", "psutil"}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert forbidden_modules("from exporter.cli import main; main(['--help'])") == set()
+
+
+def test_help_is_fast() -> None:
+    """0.3 s is promised; the machine that tests may be busy, so the best of several counts."""
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "exporter", "--help"], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+# A whole parent, up to the process border and back, with a worker that needs no framework.
+PARENT = """
+import functools, sys
+from exporter import batch, cli
+from exporter.child_process import spawn_worker
+spawn = functools.partial(spawn_worker, command=[sys.executable, "worker.py"])
+status = cli.main(sys.argv[1:], functools.partial(batch.run, spawn=spawn))
+"""
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from exporter import files, wire
+from exporter.records import Outcome
+job = wire.job_from_json(Path(sys.argv[1]).read_text())
+os.write(int(sys.argv[3]), b'{"stage": "convert", "state": "start"}\\n')
+os.write(int(sys.argv[3]), b'{"progress": {"stage": "convert", "done": 5, "total": 10}}\\n')
+time.sleep(60 if job.name == "vgg19" else 0.3)
+os.write(int(sys.argv[3]), b'{"stage": "convert", "state": "end", "seconds": 0.3, "peak_rss_bytes": 5}\\n')
+files.write_lines(Path(sys.argv[2]), [wire.outcome_to_json(Outcome(job.name, "done", job.output_path))])
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    (tmp_path / "worker.py").write_text(WORKER)
+    return tmp_path
+
+
+def test_a_whole_run_keeps_the_frameworks_out_of_the_parent(workplace: Path) -> None:
+    assert forbidden_modules(PARENT, "resnet101", "vgg16", "resnet10", cwd=workplace) == {"psutil"}
+
+
+def start(workplace: Path, *arguments: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "TERM": "xterm"}
+    command = [sys.executable, "-c", PARENT + "raise SystemExit(status)", *arguments]
+    return subprocess.Popen(command, cwd=workplace, env=environment, stdout=subprocess.PIPE, stderr=stderr)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_and_names_what_is_left(workplace: Path, number: signal.Signals) -> None:
+    process = start(workplace, "-v", "vgg16", "vgg19", "resnet50")
+    assert process.stderr is not None
+    while b"vgg19: convert" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert b"1 of 3 finished and kept, not finished: vgg19, resnet50" in err
+    assert b"vgg16: done" in out
+    assert b"Traceback" not in err
+
+
+def test_a_terminal_shows_the_stage_that_runs(workplace: Path) -> None:
+    master, terminal = pty.openpty()
+    process = start(workplace, "resnet101", stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    try:
+        while chunk := os.read(master, 65_536):
+            shown += chunk
+    except OSError:
+        # Linux's way of saying that the other side of a terminal is closed.
+        pass
+    out, _ = process.communicate(timeout=20)
+    os.close(master)
+    assert process.returncode == 0
+    assert b"5 B of 10 B" in shown
+    assert b"convert: 0.3 s, peak memory 5 B" in shown
+    assert b"resnet101: done" in out

@@ -1,0 +1,214 @@
+"""Options are checked before anything runs, jobs are complete, and a fingerprint changes with what it stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter import files, plan
+from exporter.errors import SourceError, UsageError
+from exporter.options import ExportOptions, parse_input_shape
+from exporter.records import Job
+
+
+def keras_file(path: Path, content: str = "{}") -> str:
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", content)
+    return str(path)
+
+
+def only_job(source: str = "resnet101", **options: Any) -> Job:
+    (job,) = plan.plan([source], ExportOptions(**options))
+    assert isinstance(job, Job)
+    return job
+
+
+def test_a_job_is_complete() -> None:
+    job = only_job("ResNet-101", formats=("svg", "onnx"), max_memory="4GiB", input_shapes=("1,224,224,3",))
+    assert (job.source, job.kind, job.name) == ("ResNet101", "application", "resnet101")
+    assert job.output_path == "outputs/resnet101"
+    assert job.formats == ("onnx", "svg")
+    assert job.max_memory_bytes == 4 * 2**30
+    assert job.input_shapes == {"": (1, 224, 224, 3)}
+    assert len(job.fingerprint) == len(job.source_digest) == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "shape"),
+    [
+        ("1,224,224,3", "", (1, 224, 224, 3)),
+        ("image:1,224,224,3", "image", (1, 224, 224, 3)),
+        ("image:?,None,-1,3", "image", (None, None, None, 3)),
+        ("serving_default:0:8,16", "serving_default:0", (8, 16)),
+        (" x : (1, 2,) ", "x", (1, 2)),
+        ("[7]", "", (7,)),
+    ],
+)
+def test_input_shapes(text: str, name: str, shape: tuple[int | None, ...]) -> None:
+    assert parse_input_shape(text) == (name, shape)
+
+
+BAD_OPTIONS = [
+    ({"input_shapes": (text,)}, "is not a dimension")
+    for text in ("", "image:", "1,0,3", "1,-2", "a,b", "1x2", "1.5", "1,,3", "9" * 30, "²", "image")
+] + [
+    ({"input_shapes": ("1,2", "3,4")}, "given twice"),
+    ({"input_shapes": ("1,2", "x:3,4")}, "one has no name"),
+    ({"input_shapes": ("2,3",), "batch_size": 4}, "differs from --batch-size 4"),
+    ({"formats": ("onxx",)}, "unknown format"),
+    ({"formats": ()}, "no format is named"),
+    ({"opset": 12}, "supported opsets are 13 to 18"),
+    ({"opset": 19}, "supported opsets are 13 to 18"),
+    ({"batch_size": 0}, "at least one sample"),
+    ({"seed": -1}, "a seed is from 0"),
+    ({"atol": float("nan")}, "finite"),
+    ({"rtol": -1.0}, "not negative"),
+    ({"layout_seconds": 0.0}, "above zero"),
+    ({"max_memory": "many"}, "is not a size"),
+    ({"max_memory": "0"}, "nothing runs in no memory"),
+    ({"weights": "imagnet"}, "no such file exists"),
+    ({"weights": "/"}, "it is not a file"),
+]
+
+
+@pytest.mark.parametrize(("options", "fragment"), BAD_OPTIONS, ids=[str(row[0]) for row in BAD_OPTIONS])
+def test_options_that_make_no_sense_are_refused_with_a_hint(options: dict[str, Any], fragment: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        only_job(**options)
+    assert fragment in str(caught.value)
+    assert caught.value.hint
+
+
+def test_near_misses_are_suggested() -> None:
+    with pytest.raises(UsageError) as caught:
+        only_job(formats=("parket",))
+    assert caught.value.hint == "--to parquet"
+    with pytest.raises(UsageError) as caught:
+        only_job(weights="imagnet")
+    assert caught.value.hint == "--weights imagenet"
+
+
+def test_a_bad_source_does_not_stop_the_others(tmp_path: Path) -> None:
+    planned = plan.plan([str(tmp_path / "x.keras"), "resnet10", "vgg16"], ExportOptions())
+    first, second, third = planned
+    assert isinstance(first, plan.Refusal)
+    assert isinstance(first.error, SourceError)
+    assert isinstance(second, plan.Refusal)
+    assert second.source == "resnet10"
+    assert isinstance(third, Job)
+
+
+def test_imagenet_weights_are_refused_for_a_file_only(tmp_path: Path) -> None:
+    first, second = plan.plan([keras_file(tmp_path / "m.keras"), "vgg16"], ExportOptions(weights="imagenet"))
+    assert isinstance(first, plan.Refusal)
+    assert isinstance(second, Job)
+
+
+def test_equal_names_get_a_number_and_equal_sources_one_job(tmp_path: Path) -> None:
+    sources = [
+        keras_file(tmp_path / "a/model.keras"),
+        keras_file(tmp_path / "b/Model.keras"),
+        keras_file(tmp_path / "a/model-2.keras"),
+        str(tmp_path / "b/../a/model.keras"),
+        "VGG16",
+        "vgg-16",
+    ]
+    jobs = [job for job in plan.plan(sources, ExportOptions()) if isinstance(job, Job)]
+    assert [job.name for job in jobs] == ["model", "Model-2", "model-2-2", "vgg16"]
+
+
+def test_the_fingerprint_stays_when_nothing_that_matters_changes(tmp_path: Path) -> None:
+    first, second = keras_file(tmp_path / "a/m.keras"), keras_file(tmp_path / "b/m.keras")
+    assert only_job(first).fingerprint == only_job(second, output="elsewhere").fingerprint
+    assert only_job(formats=("svg", "onnx")).fingerprint == only_job(formats=("onnx", "svg", "onnx")).fingerprint
+    assert only_job("VGG16").fingerprint == only_job("vgg-16", trust_code=True).fingerprint
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"opset": 17},
+        {"seed": 1},
+        {"weights": "random"},
+        {"formats": ("onnx",)},
+        {"batch_size": 1},
+        {"input_shapes": ("1,2",)},
+        {"verify": False},
+        {"atol": 1.0},
+        {"rtol": 1.0},
+        {"expand": True},
+        {"layout_seconds": 1.0},
+        {"max_memory": "4GiB"},
+    ],
+    ids=str,
+)
+def test_the_fingerprint_follows_each_option(options: dict[str, Any]) -> None:
+    assert only_job(**options).fingerprint != only_job().fingerprint
+
+
+def test_the_fingerprint_follows_contents_and_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.keras"
+    first = only_job(keras_file(path))
+    second = only_job(keras_file(path, '{"changed": 1}'))
+    assert first.source_digest == files.sha256(path) or second.source_digest == files.sha256(path)
+    assert first.fingerprint != second.fingerprint
+    monkeypatch.setattr(plan, "__version__", "9.9.9")
+    assert only_job(str(path)).fingerprint != second.fingerprint
+
+
+def test_a_weights_file_counts_by_its_content(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.weights.h5", "b.weights.h5", "c.weights.h5")]
+    for path, content in zip(paths, ("same", "same", "other"), strict=True):
+        path.write_text(content)
+    first, second, third = (only_job(weights=str(path)) for path in paths)
+    assert first.fingerprint == second.fingerprint != third.fingerprint
+    assert first.source_digest == second.source_digest != third.source_digest
+
+
+def finished(tmp_path: Path, **changes: object) -> Job:
+    job = dataclasses.replace(only_job(output=str(tmp_path)))
+    folder = Path(job.output_path)
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"12345")
+    record = {"name": "model.onnx", "nbytes": 5, "sha256": ""}
+    manifest: dict[str, object] = {"fingerprint": job.fingerprint, "files": [record], "weights": "random (seed 0)"}
+    files.write_json(folder / files.MANIFEST, manifest | changes)
+    return job
+
+
+@pytest.mark.parametrize(
+    ("changes", "done"),
+    [
+        ({}, True),
+        ({"verification": None}, True),
+        ({"verification": {"status": "passed"}}, True),
+        ({"verification": {"status": "skipped"}}, True),
+        ({"verification": {"status": "mismatch"}}, False),
+        ({"fingerprint": "other"}, False),
+        ({"files": [{"name": "model.onnx", "nbytes": 6}]}, False),
+        ({"files": [{"name": "gone.onnx", "nbytes": 6}]}, False),
+    ],
+    ids=str,
+)
+def test_a_job_is_done_when_its_receipt_and_files_agree(tmp_path: Path, changes: dict[str, object], done: bool) -> None:
+    assert plan.is_done(finished(tmp_path, **changes)) is done
+
+
+def test_without_a_readable_receipt_nothing_is_done(tmp_path: Path) -> None:
+    job = finished(tmp_path)
+    receipt = Path(job.output_path, files.MANIFEST)
+    receipt.write_text(json.dumps([1]))
+    assert not plan.is_done(job)
+    receipt.unlink()
+    assert not plan.is_done(job)
+
+
+def test_a_skipped_job_still_tells_its_weights(tmp_path: Path) -> None:
+    outcome = plan.skipped(finished(tmp_path))
+    assert (outcome.status, outcome.weights) == ("skipped", "random (seed 0)")

@@ -1,0 +1,102 @@
+"""The viewer in a real browser: the graph is drawn, and nothing leaves the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from browser import Browser, wait_for
+from onnx import TensorProto, helper, numpy_helper
+
+from exporter.view import Viewer, resolve
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = 'a "b"#c?d%41<e>&f\'é.onnx'
+# Netron has drawn when the body's class is `default` and the canvas has a size; before, it asks for consent.
+DRAWN = """(() => {
+    const [body, canvas] = [document.body, document.getElementById('canvas')];
+    if (document.readyState !== 'complete') { return false; }
+    const button = document.getElementById('message-button');
+    if (body.classList.contains('notification') && button.innerText === 'Accept') { button.click(); }
+    return body.className === 'default' && canvas.hasAttribute('height');
+})()"""
+# A click on the convolution opens its sidebar; there, on its kernel, the tensor with its values.
+CLICK_NODE = """(() => {
+    const titles = [...document.querySelectorAll('.node-item-type')];
+    const node = titles.find((title) => title.textContent.includes('Conv'));
+    return node.dispatchEvent(new MouseEvent('click', { bubbles: true }));
+})()"""
+CLICK_WEIGHT = """(() => {
+    const button = document.querySelector('#sidebar [title="Show Tensor"]');
+    return button !== null && button.dispatchEvent(new MouseEvent('click', { bubbles: true }));
+})()"""
+SIDEBAR = "document.getElementById('sidebar').innerText"
+
+
+def tiny_model(path: Path, *, data_file: str | None = None) -> Path:
+    """Conv → Relu with a kernel of 8×3×3×3; in a file of its own if asked for."""
+    values = np.linspace(-1, 1, 216, dtype=np.float32).reshape(8, 3, 3, 3)
+    kernel = numpy_helper.from_array(values, "kernel")
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel"], ["features"], name="stem/conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["features"], ["scores"], name="stem/relu"),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 16, 16])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 8, 16, 16])
+    model = helper.make_model(helper.make_graph(nodes, "tiny", [image], [scores], [kernel]))
+    onnx.save(model, path, save_as_external_data=data_file is not None, location=data_file, size_threshold=0)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as started:
+        yield started
+
+
+def show(browser: Browser, url: str) -> str:
+    """Open the page, accept what it asks, wait until it has drawn; the text of the graph."""
+
+    browser.events.clear()
+    browser.open(url)
+    wait_for(
+        lambda: browser.evaluate(DRAWN),
+        lambda: f"the graph is drawn; the page says {browser.evaluate('document.body.innerText')!r}",
+    )
+    return str(browser.evaluate("document.getElementById('canvas').textContent"))
+
+
+def policy_violations(browser: Browser) -> list[str]:
+    entries = (event["params"]["entry"] for event in browser.events if event["method"] == "Log.entryAdded")
+    return [entry["text"] for entry in entries if "Content Security Policy" in entry["text"]]
+
+
+def test_the_graph_is_drawn_and_nothing_leaves_the_machine(browser: Browser, tmp_path: Path) -> None:
+    with Viewer(resolve(tiny_model(tmp_path / "model.onnx").parent)) as viewer:
+        text = show(browser, viewer.url)
+        picture = tmp_path / "graph.png"
+        browser.screenshot(picture)
+    assert "Conv" in text
+    assert "Relu" in text
+    assert browser.evaluate("document.title") == "model.onnx"
+    assert picture.stat().st_size > 5000
+    assert browser.strangers() == set()
+    # Netron tried its analytics, and the policy stopped it; nothing else was in the way of the page.
+    stopped = policy_violations(browser)
+    assert all("ipinfo.io" in text or "analytics.google.com" in text for text in stopped), stopped
+
+
+@pytest.mark.parametrize("name", ["model.onnx", HOSTILE], ids=["plain", "hostile"])
+def test_a_weight_in_a_file_of_its_own_is_read_when_clicked(browser: Browser, tmp_path: Path, name: str) -> None:
+    with Viewer(tiny_model(tmp_path / name, data_file=name + ".data")) as viewer:
+        assert "Conv" in show(browser, viewer.url)
+        assert browser.evaluate("document.title") == name
+        browser.evaluate(CLICK_NODE)
+        wait_for(lambda: browser.evaluate(CLICK_WEIGHT), "the sidebar of the node")
+        # The metrics of the values: the standard deviation of the kernel.
+        wait_for(lambda: "0.58002940" in browser.evaluate(SIDEBAR), lambda: browser.evaluate(SIDEBAR), seconds=20)
+    assert browser.strangers() == set()
