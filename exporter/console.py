@@ -117,9 +117,9 @@ class TerminalDisplay(Display):
     def end(self) -> None:
         self._progress.stop()
 
-    def line(self, text: str) -> None:
+    def line(self, text: str, style: str = "dim") -> None:
         """Through rich, which keeps the moving line below it; the text is no markup."""
-        self._progress.console.out(f"{printable(self.name)}: {printable(text)}", style="dim", highlight=False)
+        self._progress.console.out(f"{printable(self.name)}: {printable(text)}", style=style, highlight=False)
 
     def take(self, event: wire.Event) -> None:
         super().take(event)
@@ -129,7 +129,7 @@ class TerminalDisplay(Display):
             done = f"{format_bytes(event.done_bytes)} of {format_bytes(event.total_bytes)}"
             self._progress.update(self._task, completed=event.done_bytes, total=event.total_bytes, bytes=done)
         elif isinstance(event, wire.NoteEvent):
-            self.line(f"note: {event.text}")
+            self.line(f"note: {event.text}", style="bold yellow")
         elif isinstance(event, wire.StageEvent):
             self._take_stage(event)
 

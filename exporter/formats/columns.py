@@ -13,15 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
-from exporter.formats.blocks import Node, Part
+from exporter.formats.blocks import Block, Node, Part
 from exporter.formats.dot_labels import node_facts
 from exporter.formats.node_style import label
-from exporter.formats.sketch import Arrow, Piece, Sketch, is_framed
+from exporter.formats.sketch import Arrow, Piece, Sketch, is_framed, title
 
 # Width to height of a landscape screen without its bars.
 ASPECT = 1.7
 # What a screen shows without scrolling, in points.
-SCREEN = (1400.0, 800.0)
+SCREEN = (1400.0, 850.0)
 # Columns end where one tensor goes on; where that leaves a group higher than this, where up to so many do.
 TALLEST, MOST_TENSORS = 1100.0, 4
 # Two skips and the way through the bottom.
@@ -69,7 +69,7 @@ def turning_point(drawing: Sketch) -> int | None:
     skips = [arrow for arrow in drawing.arrows if arrow.source <= bend < arrow.target]
     targets = [arrow.target for arrow in sorted(skips, key=lambda arrow: arrow.source)]
     nested = all(outer > inner for outer, inner in pairwise(targets))
-    plain = not any(box.blocks for box in drawing.boxes) and not any(arrow.stub for arrow in skips)
+    plain = not any(is_framed(block) for box in drawing.boxes for block in box.blocks) and not any(arrow.stub for arrow in skips)
     arms = len({arrow.source for arrow in skips}) == len(skips) >= FEWEST_SKIPS
     long = arms and 2 * (targets[0] - min(arrow.source for arrow in skips)) > len(drawing.boxes)
     return bend if nested and plain and long else None
@@ -123,10 +123,17 @@ def size(drawing: Sketch, pieces: range) -> tuple[float, float]:
     ranks: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for number, level in rank.items():
         ranks[level].append(box_size(drawing.boxes[number].part))
-    framed = sum(not isinstance(part := drawing.pieces[place].part, Node) and is_framed(part) for place in pieces)
+    titles = [frame_title(drawing.pieces[place]) for place in pieces]
     width = max(sum(wide for wide, _ in level) for level in ranks.values())
+    width = max(width, BOLD_WIDTH * max(map(len, titles)))
     height = sum(max(high for _, high in level) + RANK_GAP for level in ranks.values())
-    return width + FRAME_MARGIN, height + FRAME_MARGIN * framed
+    return width + FRAME_MARGIN, height + FRAME_MARGIN * sum(map(bool, titles))
+
+
+def frame_title(piece: Piece) -> str:
+    """What stands over a framed piece, with room for `×N` and the parameters; empty without a frame."""
+    framed = piece.frame or (piece.part if isinstance(piece.part, Block) and is_framed(piece.part) else None)
+    return f"{title(framed)} ×22 12.3 M params" if framed else ""
 
 
 def box_size(part: Part) -> tuple[float, float]:

@@ -123,8 +123,8 @@ def table(lines: str, border: str, fill: str) -> str:
 def cluster_label(block: Block) -> str:
     """Title and `×N` in large type, with the parameters of all copies."""
     total = params_text([sum(layer.params for row in rows_of(block) for layer in row)])
-    times = f' <FONT POINT-SIZE="16"><B>×{block.times}</B></FONT>' if block.times > 1 else ""
-    cost = f' <FONT POINT-SIZE="9" COLOR="{FAINT_INK}">{total}</FONT>' if total else ""
+    times = f'&#160; <FONT POINT-SIZE="16"><B>×{block.times}</B></FONT>' if block.times > 1 else ""
+    cost = f'&#160; <FONT POINT-SIZE="9" COLOR="{FAINT_INK}">{total}</FONT>' if total else ""
     return f"<B>{escaped(title(block))}</B>{times}{cost}"
 
 

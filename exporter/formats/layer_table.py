@@ -122,7 +122,7 @@ NODES = _schema(
         _known("domain", TEXT, "operator set; empty for ONNX's own"),
         _known("namespace", TEXT, "where viewers show the node, names joined with /"),
         _unknowable("layer", TEXT, "namespace of the layer that it was made of; key into layers"),
-        _known("match_kind", TEXT, "how layer was found: recorded, scope, neighbour or none"),
+        _known("match_kind", TEXT, "how layer was found: recorded, scope, weight, neighbour or none"),
         _known("inputs", TEXTS, "names of its input tensors; empty text for one left out"),
         _known("outputs", TEXTS, "names of its output tensors"),
         _known("output_shapes", SHAPES, "one shape for each output, NULL when unknown; a NULL dimension is dynamic"),

@@ -95,17 +95,29 @@ def leads(layer: Layer) -> bool:
 
 
 def ordered(sources: dict[str, list[str]], uses: dict[str, int]) -> list[str]:
-    """Names in topological order: depth first from the sinks, inputs in their order.
+    """Names in topological order: depth first from the sinks, the longest branch first.
 
     This keeps the layers of a block together and puts a model input right before its first use (before everything if
     it is used often, as a mask is), and two blocks of the same structure come out in the same order whatever their
     names. A cycle (a shared layer that is fed its own output) is broken where it is found.
     """
-    often = (name for name in sources if not sources[name] and uses[name] > OFTEN)
-    sinks = (name for name in sources if uses[name] == 0)
-    done: dict[str, None] = {}
+    often = [name for name in sources if not sources[name] and uses[name] > OFTEN]
+    roots = [*often, *(name for name in sources if uses[name] == 0), *sources]
+    depth: dict[str, int] = {}
+    for name in finished(roots, sources):
+        depth[name] = 1 + max((depth.get(source, 0) for source in sources[name]), default=0)
+    longest = {
+        name: sorted(origins, key=depth.__getitem__, reverse=True) if len(origins) > 1 else origins
+        for name, origins in sources.items()
+    }
+    return finished(roots, longest)
+
+
+def finished(roots: Sequence[str], sources: dict[str, list[str]]) -> list[str]:
+    """Names in the order in which a depth-first walk leaves them: what comes in before what uses it."""
+    done: list[str] = []
     seen: set[str] = set()
-    for root in [*often, *sinks, *sources]:
+    for root in roots:
         if root in seen:
             continue
         seen.add(root)
@@ -114,9 +126,9 @@ def ordered(sources: dict[str, list[str]], uses: dict[str, int]) -> list[str]:
             name, waiting = stack[-1]
             following = next((source for source in waiting if source not in seen), None)
             if following is None:
-                done[name] = None
+                done.append(name)
                 stack.pop()
             else:
                 seen.add(following)
                 stack.append((following, iter(sources[following])))
-    return list(done)
+    return done

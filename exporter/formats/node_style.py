@@ -53,7 +53,7 @@ PATTERNS = (
     ("sequence", r"Attention|LSTM|GRU|RNN|Bidirectional|TimeDistributed|Transformer|(En|De)coderBlock"),
     ("normalisation", r"Norm"),
     ("shape", r"ZeroPad|Crop|UpSampl|Resiz|Reshap|Flatten|Permute|RepeatVector|Transpose$(?<!Conv\dDTranspose)"),
-    ("convolution", r"Conv|LayerScale"),
+    ("convolution", r"Conv"),
     ("embedding", r"Embedding"),
     ("dense", r"Dense|MatMul|Matmul|Einsum"),
     ("pooling", r"Pool|^Mean$|^Max$"),

@@ -15,9 +15,14 @@ from exporter.formats.levels import Hierarchy
 from exporter.formats.node_style import shortened
 from exporter.records import Edge, Layer, ModelGraph
 
-# How coarse a picture is: 0 shows the inside of each block once, 1 blocks as boxes, 2 nested models too, 3 stages.
-COARSEST = 3
+# How coarse a picture is: 0 shows the inside of each block, 1 only of blocks of new classes, 2 draws blocks as boxes,
+# 3 nested models too, 4 groups all into stages.
+COARSEST = 4
 STAGES = 24
+# A nested model with up to so many parts stays in one column.
+SMALL_MODEL = 8
+# After a first name longer than this only the end of the last name is shown.
+LONG_NAME = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +92,28 @@ def sketch(graph: ModelGraph, *, expand: bool = False, loose: bool = False, coar
 
 
 def open_model(part: Part) -> Block | None:
-    """The part itself if it is a nested model whose inside is drawn."""
-    return part if isinstance(part, Block) and part.models and part.times == 1 and not part.closed else None
+    """The part itself if it is a nested model with so much inside that columns may cut it."""
+    opened = isinstance(part, Block) and part.models and part.times == 1 and not part.closed
+    return part if isinstance(part, Block) and opened and len(part.parts) > SMALL_MODEL else None
 
 
 def coarsened(parts: Sequence[Part], coarse: int) -> tuple[Part, ...]:
     if coarse >= COARSEST and len(parts) > STAGES:
         size = -(-len(parts) // STAGES)
         return tuple(Block(tuple(parts[at : at + size]), closed=True) for at in range(0, len(parts), size))
-    return tuple(closed(part, coarse) for part in parts)
+    seen: set[tuple[str, ...]] = set()
+    return tuple(closed(part, coarse, seen) for part in parts) if coarse else tuple(parts)
 
 
-def closed(part: Part, coarse: int) -> Part:
-    if isinstance(part, Node) or coarse == 0:
+def closed(part: Part, coarse: int, seen: set[tuple[str, ...]]) -> Part:
+    """The part with its blocks closed; at coarseness 1 only those with the same classes inside as one drawn before."""
+    if isinstance(part, Node):
         return part
-    if coarse == 1 and part.models:
-        return replace(part, parts=tuple(closed(inner, coarse) for inner in part.parts))
-    return replace(part, closed=True)
+    classes = tuple(layer.class_name for layer in layers_of(part))
+    if (part.models and coarse < 3) or (coarse == 1 and classes not in seen):
+        seen.add(classes)
+        return replace(part, parts=tuple(closed(inner, coarse, seen) for inner in part.parts))
+    return replace(part, closed=len(part.parts) > 1 or not isinstance(part.parts[0], Node))
 
 
 def boxes(part: Part, number: int, blocks: tuple[Block, ...], prefix: str) -> Iterator[Box]:
@@ -133,7 +143,11 @@ def title(block: Block) -> str:
     first, last = (block_name(block, copy) or end_name(block, copy) for copy in (0, -1))
     if block.times == 1 and not block.closed:
         return block_name(block, 0)
-    return shortened(first, 60) if first == last else f"{shortened(first, 40)} … {shortened(last, 40)}"
+    if first == last:
+        return shortened(first, 60)
+    if len(first) > LONG_NAME:
+        last = last.removeprefix(f"{shared_name([first, last])}_")
+    return f"{shortened(first, 40)} … {shortened(last, 40)}"
 
 
 def is_framed(block: Block) -> bool:
@@ -161,14 +175,14 @@ class Wiring:
                 self.home.update({layer.namespace: (box.number, copy) for copy, layer in enumerate(row)})
 
     def arrows(self) -> Iterator[Arrow]:
-        seen: set[tuple[int, int]] = set()
+        seen: set[tuple[int, int, int]] = set()
         for edge in self.hierarchy.graph.edges:
             for source, source_copy in self.ends(edge.source, out=True):
                 for target, target_copy in self.ends(edge.target, out=False):
-                    if source == target or (source, target) in seen:
+                    if source == target or (source, target, edge.source_call) in seen:
                         continue
                     if self.same_copy(source, source_copy, target, target_copy):
-                        seen.add((source, target))
+                        seen.add((source, target, edge.source_call))
                         yield Arrow(source, target, edge)
 
     def ends(self, name: str, *, out: bool) -> list[tuple[int, int]]:

@@ -18,9 +18,17 @@ from exporter.records import Material, ModelGraph
 
 # More boxes than this take Graphviz minutes, and nobody reads them.
 MOST_EXPANDED = 2_000
-# More boxes than this do not fit a screen: layers that differ only in their channels are folded too.
-READABLE = 100
+# Above this, layers that differ only in their channels are folded too, where that helps; above the second number
+# nobody can read a picture on a screen.
+COMFORTABLE, READABLE = 60, 120
 MOST_BOXES = 400
+SHOWN = (
+    "repeated blocks are folded",
+    "the inside of similar blocks is drawn once",
+    "blocks are single boxes",
+    "nested models are single boxes",
+    "neighbouring layers are grouped into stages",
+)
 # The share of the time left that one attempt may take, so that a coarser one can follow.
 SHARE = 0.6
 
@@ -69,7 +77,7 @@ def attempts(graph: ModelGraph, *, expand: bool) -> Iterator[Attempt]:
         refused = f"{len(graph.layers):,} layers are too many for an expanded picture (limit {MOST_EXPANDED:,}); "
     for coarse in range(COARSEST + 1):
         drawing = finest(graph, coarse)
-        if len(drawing.boxes) <= MOST_BOXES or coarse == COARSEST:
+        if len(drawing.boxes) <= (MOST_BOXES if coarse > 1 else READABLE) or coarse == COARSEST:
             yield Attempt(drawing, note(refused, coarse))
             refused = refused or "The picture took too long to lay out; "
 
@@ -77,14 +85,13 @@ def attempts(graph: ModelGraph, *, expand: bool) -> Iterator[Attempt]:
 def finest(graph: ModelGraph, coarse: int) -> Sketch:
     """Exact folding where its result is readable, else the one that also folds blocks of different widths."""
     exact = sketch(graph, coarse=coarse)
-    if len(exact.boxes) <= READABLE:
+    if len(exact.boxes) <= COMFORTABLE:
         return exact
     loose = sketch(graph, coarse=coarse, loose=True)
     return loose if len(loose.boxes) < 0.8 * len(exact.boxes) else exact
 
 
 def note(refused: str, coarse: int) -> str:
-    shown = ("repeated blocks are folded", "blocks are single boxes", "nested models are single boxes", "stages")[coarse]
     if not refused and coarse == 0:
         return ""
-    return f"{refused or 'The model is large; '}model.svg is simplified: {shown}. model.dot has the details."
+    return f"{refused or 'The model is large; '}model.svg is simplified: {SHOWN[coarse]}. model.dot has the details."

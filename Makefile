@@ -1,0 +1,30 @@
+# `make check` and `make test` for every change; `make test-all` is what CI runs. VENV chooses the virtual environment.
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+
+.PHONY: check test test-all format clean
+
+check: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m "not slow and not browser and not cluster"
+
+test-all:
+	VENV=$(VENV) PYTHON=$(PYTHON) sh .ci/test
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,107 @@
+"""The documents run: the README's code blocks, its commands, and the pages that are generated."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter import cli
+from exporter.errors import ERRORS
+from exporter.formats import layer_table
+from exporter.records import Job, Outcome
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("export-model ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the README's example has been run, as far as its queries need it."""
+    folder = tmp_path_factory.mktemp("readme")
+    command = [sys.executable, "-m", "exporter", "resnet101", "--to", "parquet", "--weights", "random"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=["pandas", "duckdb"])
+def test_queries_of_the_readme_run(block: str, exported: Path) -> None:
+    result = subprocess.run([sys.executable, "-c", block], cwd=exported, check=True, capture_output=True, text=True)
+    assert "Conv2D" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+def test_commands_of_the_readme_are_understood(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_stand_ins()
+    served: list[Path] = []
+    monkeypatch.setattr("exporter.session.serve", lambda target, **_: served.append(target))
+    monkeypatch.setattr("exporter.cli.serve", lambda target, **_: served.append(target))
+    ran: list[Job] = []
+
+    def run(job: Job, *, watch: object) -> Outcome:
+        ran.append(job)
+        return Outcome(job.name, "done", job.output_path)
+
+    assert cli.main(arguments, run=run) == 0
+    assert bool(served) == ("view" in arguments or "--view" in arguments)
+    assert bool(ran) == (arguments[0] != "view")
+
+
+def make_stand_ins() -> None:
+    """Files with the README's names that look like what they should be, as far as the parent process reads them."""
+    import zipfile
+
+    import h5py
+
+    with zipfile.ZipFile("model.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+    with h5py.File("old_model.h5", "w") as file:
+        file.attrs["model_config"] = "{}"
+    with h5py.File("my.weights.h5", "w") as file:
+        file.create_group("layers")
+
+
+def test_readme_lists_every_exit_status() -> None:
+    section = README.partition("### Exit status")[2].partition("\n## ")[0]
+    listed = {int(status) for status in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
+    assert listed == {error.status for error in ERRORS.values()} | {0, 130}
+
+
+def catalogue_page() -> str:
+    """`docs/catalogue.md`, from the schemas and the descriptions of their fields."""
+    page = [(ROOT / "docs" / "catalogue.head.md").read_text(encoding="utf-8").rstrip()]
+    for schema in (layer_table.LAYERS, layer_table.TENSORS, layer_table.EDGES, layer_table.NODES):
+        name = schema.metadata[b"export_model.table"].decode()
+        page += ["", f"## {name}.parquet", "", "| column | type | may be NULL | meaning |", "|---|---|---|---|"]
+        for field in schema:
+            null = "yes" if field.nullable else "no"
+            page.append(f"| `{field.name}` | `{field.type}` | {null} | {field.metadata[b'description'].decode()} |")
+    return "\n".join(page).replace("element: ", "") + "\n"
+
+
+def test_catalogue_page_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8") == catalogue_page(), (
+        "run: python tests/test_docs.py"
+    )
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "catalogue.md").write_text(catalogue_page(), encoding="utf-8")
