@@ -31,6 +31,8 @@ SAMPLE_SECONDS = 0.05
 CHUNK_BYTES = 65_536
 # A line of events that does not end within this is no event.
 LINE_LIMIT_BYTES = 1_000_000
+# The worker's name for the stage that a user can leave out.
+VERIFY_STAGE = "verify"
 LOG_TAIL_BYTES = 16_384
 STOPPED_FROM_OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
 
@@ -223,7 +225,7 @@ class Supervisor:
             f"went above --max-memory {limit}",
             where=self.job.name,
             why=f"stage {self.stage}; its peak was {format_bytes(self.peak_rss_bytes)}",
-            hint="raise --max-memory, or use --no-verify, which needs less",
+            hint=f"raise --max-memory{self._without_verification()}",
         )
 
     def _killed(self) -> ExportError:
@@ -232,8 +234,11 @@ class Supervisor:
             "was killed by SIGKILL",
             where=self.job.name,
             why=f"probably out of memory; its peak was {peak} during stage {self.stage}",
-            hint="free some memory, or use --no-verify, which needs less",
+            hint=f"free some memory{self._without_verification()}",
         )
+
+    def _without_verification(self) -> str:
+        return ", or use --no-verify, which needs less" if self.stage == VERIFY_STAGE else ""
 
     def _defect(self, what: str, why: str) -> ExportError:
         return InternalError(

@@ -84,6 +84,7 @@ class PlainDisplay(Display):
         if isinstance(event, wire.NoteEvent):
             return f"note: {event.text}"
         if isinstance(event, wire.StageEvent):
+            self._progress_shown = time.monotonic()
             return self._stage_line(event)
         due = time.monotonic() - self._progress_shown >= PLAIN_PROGRESS_SECONDS
         if isinstance(event, wire.ProgressEvent) and due:

@@ -29,6 +29,7 @@ REASONS = {
     errno.EROFS: ("the file system is read-only", "choose another folder with --output"),
     errno.ENOTDIR: ("a file is in the way", "choose another folder with --output"),
     errno.EEXIST: ("a file is in the way", "choose another folder with --output"),
+    errno.EISDIR: ("a folder is in the way", "choose another folder with --output"),
     errno.EFBIG: ("the file would be larger than the file system or the process limit allows", "see `ulimit -f`"),
 }
 
@@ -93,13 +94,8 @@ class Export:
 
     def __enter__(self) -> Export:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self.folder, os.O_RDONLY)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _clear(self.folder)
-            self.staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
+            self._descriptor = _locked(self.folder)
         except BlockingIOError as error:
-            os.close(self._descriptor)
             raise OutputError(
                 "is in use",
                 where=str(self.folder),
@@ -108,32 +104,65 @@ class Export:
             ) from error
         except OSError as error:
             raise output_error(error, self.folder) from error
+        try:
+            _clear(self.folder)
+            self.staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
+        except OSError as error:
+            self._leave()
+            raise output_error(error, self.folder) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self.staging, ignore_errors=True)
-        if kind is not None and not any(self.folder.iterdir()):
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give the folder back; one in which nothing was ever finished goes."""
+        with suppress(OSError):
             self.folder.rmdir()
         os.close(self._descriptor)
 
     def commit(self, names: Iterable[str], manifest: Mapping[str, Any]) -> None:
-        """Move the named files out of staging; the receipt last. Files of the export before that have no successor go."""
+        """Move the named files out of staging, the receipt last; files of the export before without a successor go.
+
+        All bytes are on the disk before the first change, so that a full disk costs nothing that was there.
+        """
         names = list(names)
+        write_json(self.staging / MANIFEST, manifest)
         old = read_manifest(self.folder) or {"files": []}
         try:
             (self.folder / MANIFEST).unlink(missing_ok=True)
+            os.fsync(self._descriptor)
             for record in old["files"]:
                 if record["name"] not in names:
                     (self.folder / record["name"]).unlink(missing_ok=True)
             for name in names:
                 os.replace(self.staging / name, self.folder / name)
             os.fsync(self._descriptor)
+            os.replace(self.staging / MANIFEST, self.folder / MANIFEST)
+            os.fsync(self._descriptor)
         except OSError as error:
             raise output_error(error, self.folder) from error
-        write_json(self.folder / MANIFEST, manifest)
-        os.fsync(self._descriptor)
+
+
+def _locked(folder: Path) -> int:
+    """A descriptor that holds the folder's lock; the folder is made if need be. Raises OSError."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except OSError:
+            os.close(descriptor)
+            raise
+        # An export that ended in between has removed the empty folder, and this is the lock of the one that is gone.
+        os.close(descriptor)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -164,9 +193,18 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The receipt of a finished export; None where there is none that can be read."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("files"), list) else None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), list):
+        return None
+    return manifest if all(map(_is_file_record, manifest["files"])) else None
+
+
+def _is_file_record(record: Any) -> bool:
+    """A receipt may come from elsewhere; its names must not lead out of its folder, because old files are removed."""
+    if not isinstance(record, dict) or not isinstance(name := record.get("name"), str):
+        return False
+    return os.path.basename(name) == name not in ("", ".", "..") and isinstance(record.get("nbytes"), int)
 
 
 def is_complete(folder: Path, manifest: Mapping[str, Any]) -> bool:

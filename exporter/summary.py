@@ -11,6 +11,7 @@ from exporter.records import Outcome, OutputDifference, Verification
 
 FINISHED = ("done", "mismatch")
 UP_TO_DATE = "up to date (--force redoes it)"
+RANDOM = "RANDOM WEIGHTS"
 NOT_COMPARED = "the ONNX file has not been compared with its source"
 HEADINGS = ("model", "status", "weights", "time", "peak memory", "verification", "folder")
 
@@ -68,13 +69,15 @@ def _is_random(outcome: Outcome) -> bool:
 
 
 def _warn(outcome: Outcome) -> None:
-    """What must not be overlooked."""
-    if _is_random(outcome) and outcome.status != "failed":
+    """What must not be overlooked. The worker's own note about random weights also says why."""
+    said = any(RANDOM in note for note in outcome.notes)
+    if _is_random(outcome) and outcome.status != "failed" and not said:
         seed = outcome.weights.removeprefix("random").strip(" ()")
-        text = f"{outcome.name}: RANDOM WEIGHTS ({seed or 'seeded'}): the structure is right, the model is not trained"
+        text = f"{outcome.name}: {RANDOM} ({seed or 'seeded'}): the structure is right, the model is not trained"
         say(text, err=False, fg="yellow", bold=True)
     for note in outcome.notes:
-        say(f"{outcome.name}: note: {note}", err=False)
+        loud = {"fg": "yellow", "bold": True} if RANDOM in note else {}
+        say(f"{outcome.name}: note: {note}", err=False, **loud)
 
 
 def _show_model(outcome: Outcome, verbose: bool) -> None:

@@ -10,7 +10,10 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import select
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -19,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from exporter import __version__, memory, wire
-from exporter.errors import ExportError, InternalError
+from exporter.errors import ExportError, InternalError, ResourceError
 from exporter.files import Export, describe, write_lines
 from exporter.formats import FORMATS
-from exporter.records import Job, Material, ModelGraph, Outcome, Stage, Verification, WrittenFile
+from exporter.records import Job, Material, ModelGraph, Outcome, Stage, TensorSpec, Verification, WrittenFile
 
 if TYPE_CHECKING:
     from exporter.sources.opened import OpenedModel
@@ -76,12 +79,14 @@ class Work:
         self.job, self.export, self.reporter = job, export, reporter
         self.names: list[str] = []
         self.import_rss_bytes = 0
+        self.inputs: tuple[TensorSpec, ...] = ()
         self.verification: Verification | None = None
 
     def run(self) -> Outcome:
         """Raises ExportError; nothing has changed in the output folder then."""
         started = time.monotonic()
         opened = self._open()
+        self.inputs = opened.inputs(self.job)
         material = self._convert(opened) if "onnx" in self.job.formats else Material(self.job, opened.graph)
         for name in self.job.formats:
             if name != "onnx":
@@ -108,7 +113,6 @@ class Work:
 
         with self.reporter.stage("convert"):
             structure = opened.structure(self.job)
-        self.inputs = opened.inputs(self.job)
         about = {"export_model.source": public_name(self.job), "export_model.weights": opened.weights}
         with self.reporter.stage("weights"):
             written = write_model(structure, self.export.staging, about, self.reporter.progress)
@@ -211,17 +215,8 @@ def carry_out(job: Job, reporter: Reporter) -> Outcome:
     try:
         with Export(Path(job.output_path)) as export:
             return Work(job, export, reporter).run()
-    except ExportError as error:
-        found = error
-    # The boundary of this process: a defect is reported as such, with its trace for --debug.
-    except Exception as error:
-        found = InternalError(
-            f"unexpected {type(error).__name__}",
-            where=job.name,
-            why=str(error)[:500],
-            hint="repeat with --debug and report it with the traceback",
-        )
-        found.__cause__ = error
+    except Exception as error:  # noqa: BLE001 (the boundary of this process)
+        found = _as_export_error(error, job)
     return Outcome(
         name=job.name,
         status="failed",
@@ -234,7 +229,37 @@ def carry_out(job: Job, reporter: Reporter) -> Outcome:
     )
 
 
+def _as_export_error(error: Exception, job: Job) -> ExportError:
+    """What nobody foresaw is a defect, and its traceback is kept for --debug."""
+    if isinstance(error, ExportError):
+        return error
+    found: ExportError
+    if isinstance(error, MemoryError):
+        why, hint = str(error)[:500], "free some memory, or use --no-verify, which needs less"
+        found = ResourceError("the memory is used up", where=job.name, why=why, hint=hint)
+    else:
+        what, hint = f"unexpected {type(error).__name__}", "repeat with --debug and report it with the traceback"
+        found = InternalError(what, where=job.name, why=str(error)[:500], hint=hint)
+    found.__cause__ = error
+    return found
+
+
+def end_with_parent(events_descriptor: int) -> None:
+    """Kill this process and its children when nobody reads the events any more: an orphan must not go on."""
+
+    def watch() -> None:
+        poll = select.poll()
+        # Errors alone are asked for, and a pipe without readers is one (POLLERR).
+        poll.register(events_descriptor, 0)
+        poll.poll()
+        os.killpg(0, signal.SIGKILL)
+
+    if os.getpgid(0) == os.getpid():
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def main(job_path: str, result_path: str, events_descriptor: str) -> None:
+    end_with_parent(int(events_descriptor))
     job = wire.job_from_json(Path(job_path).read_text(encoding="utf-8"))
     with os.fdopen(int(events_descriptor), "w", encoding="utf-8") as stream:
         outcome = carry_out(job, Reporter(stream))

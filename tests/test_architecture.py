@@ -21,7 +21,8 @@ import exporter
 FLOORS: list[dict[str, list[str]]] = [
     {"cli": ["__main__", "cli", "console", "session", "summary"]},
     {"plan": ["plan", "options"], "batch": ["batch", "child_process"], "query": ["query"], "view": ["view"]},
-    {"worker": ["worker"], "verification": ["verification*"]},
+    {"worker": ["worker"]},
+    {"verification": ["verification*"]},
     {"sources": ["sources"], "formats": ["formats"]},
     {"files": ["files"], "memory": ["memory"], "lazy": ["lazy"], "wire": ["wire"]},
     {"records": ["records"]},

@@ -232,9 +232,15 @@ def test_above_max_memory_the_whole_tree_is_killed(job: Job, worker: Callable[[s
     assert "x: went above --max-memory 150 MB: stage convert; its peak was" in error_text(outcome)
     assert outcome.error is not None
     assert outcome.error["type"] == "ResourceError"
-    assert "--no-verify" in outcome.error["hint"]
+    assert outcome.error["hint"] == "raise --max-memory"
     assert 150_000_000 < outcome.tree_peak_rss_bytes < 400_000_000
     assert not still_runs(int((tmp_path / "pid").read_text()))
+
+
+def test_verification_can_be_left_out_where_memory_is_short(job: Job, worker: Callable[[str], Spawn]) -> None:
+    outcome, _ = run(job, worker("tell(wire.StageEvent('verify', 'start')); os.kill(os.getpid(), signal.SIGKILL)"))
+    assert outcome.error is not None
+    assert "--no-verify" in outcome.error["hint"]
 
 
 def test_what_a_worker_leaves_running_ends_with_it(job: Job, worker: Callable[[str], Spawn], tmp_path: Path) -> None:

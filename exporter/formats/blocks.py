@@ -144,7 +144,7 @@ def side_inputs(level: Level) -> set[int]:
     """Positions whose output is a side input: used very often, far away, or a model input used in three places."""
     uses: dict[int, list[int]] = {}
     for place, origins in enumerate(level.before):
-        for origin in origins:
+        for origin in set(origins):
             uses.setdefault(origin, []).append(place)
     return {
         origin
@@ -313,7 +313,10 @@ def coherence(units: Sequence[Unit]) -> tuple[int, int]:
 
 
 def shared_name(names: Sequence[str]) -> str:
-    """The whole words that most names begin with: `conv4_block2` of `conv4_block2_1_conv`, `conv4_block2_out`, `add_7`."""
+    """The whole words that most names begin with: `block2` of `block2_conv`, `block2_out` and `add_7`.
+
+    Empty if there are none; a single name is its own beginning.
+    """
     if len(names) == 1:
         return names[0]
     counts = Counter(name[: end.start()] for name in names for end in SEPARATORS.finditer(name))

@@ -1,8 +1,8 @@
 """Wraps a long picture into columns, like a newspaper, so that it fits a screen.
 
-A column may end where a single box feeds all that comes after; a numbered link leads on to the next column. Encoders with
-a decoder are bent into a U instead. Sizes here
-are estimates in points, good enough to choose the number of columns.
+A column may end where a single box feeds all that comes after; a numbered link leads on to the next column. Encoders
+with a decoder are bent into a U instead. Sizes here are estimates in points, good enough to choose the number of
+columns.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Column:
 
 def columns(drawing: Sketch) -> list[Column]:
     """The picture in as many columns as bring it closest to the shape of a screen, or bent into a U."""
+    if not drawing.pieces:
+        return [Column((), (), ())]
     bend = turning_point(drawing)
     if bend is not None:
         return [Column(drawing.pieces, [bent(arrow, bend) for arrow in drawing.arrows], ())]
@@ -69,7 +71,9 @@ def turning_point(drawing: Sketch) -> int | None:
     skips = [arrow for arrow in drawing.arrows if arrow.source <= bend < arrow.target]
     targets = [arrow.target for arrow in sorted(skips, key=lambda arrow: arrow.source)]
     nested = all(outer > inner for outer, inner in pairwise(targets))
-    plain = not any(is_framed(block) for box in drawing.boxes for block in box.blocks) and not any(arrow.stub for arrow in skips)
+    plain = not any(is_framed(block) for box in drawing.boxes for block in box.blocks) and not any(
+        arrow.stub for arrow in skips
+    )
     arms = len({arrow.source for arrow in skips}) == len(skips) >= FEWEST_SKIPS
     long = arms and 2 * (targets[0] - min(arrow.source for arrow in skips)) > len(drawing.boxes)
     return bend if nested and plain and long else None
@@ -167,7 +171,9 @@ def filled(heights: Sequence[float], limit: float) -> list[int]:
 def extent(plan: Sequence[int], sizes: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Estimated width and height of the picture with columns that start at the planned groups, in points."""
     pieces = [sizes[start:stop] for start, stop in pairwise([*plan, len(sizes)])]
-    return sum(max(wide for wide, _ in piece) for piece in pieces), max(sum(high for _, high in piece) for piece in pieces)
+    return sum(max(wide for wide, _ in piece) for piece in pieces), max(
+        sum(high for _, high in piece) for piece in pieces
+    )
 
 
 def distance(width: float, height: float) -> float:
@@ -180,7 +186,7 @@ def wired(drawing: Sketch, ranges: Sequence[range]) -> list[Column]:
     firsts = [drawing.pieces[pieces.start].start for pieces in ranges]
     inside: list[list[Arrow]] = [[] for _ in ranges]
     ends: list[dict[str, None]] = [{} for _ in ranges]
-    last = {}
+    last: dict[int, int] = {}
     for arrow in drawing.arrows:
         source, target = (bisect_right(firsts, number) - 1 for number in (arrow.source, arrow.target))
         if not arrow.stub and target == source + 1:
@@ -208,5 +214,3 @@ def link_lines(number: int, lines: dict[str, None]) -> Iterator[str]:
         yield f'out [id=link_out, label="{number + 1}", {LINK}];'
         yield "{rank=max; out;}"
     yield from lines
-
-

@@ -14,7 +14,8 @@ from exporter.formats.sketch import Arrow, Piece, Sketch, is_framed, sketch, tit
 from exporter.records import Material, ModelGraph
 
 HEAD = (
-    f'graph [fontname="{FONT}", fontsize=12, fontcolor="{INK}", rankdir=TB, nodesep=0.25, ranksep=0.28, bgcolor=white];',
+    f'graph [fontname="{FONT}", fontsize=12, fontcolor="{INK}"];',
+    "graph [rankdir=TB, nodesep=0.25, ranksep=0.28, bgcolor=white];",
     f'node [fontname="{FONT}", fontsize=11, fontcolor="{INK}", shape=plain];',
     f'edge [fontname="{FONT}", fontsize=9, color="#444444", arrowsize=0.6];',
 )
@@ -32,7 +33,9 @@ def lines(graph: ModelGraph, *, expand: bool = False) -> Iterator[str]:
     yield from sheet(drawing, drawing.pieces, drawing.arrows)
 
 
-def sheet(drawing: Sketch, pieces: Sequence[Piece], arrows: Iterable[Arrow], links: Iterable[str] = ()) -> Iterator[str]:
+def sheet(
+    drawing: Sketch, pieces: Sequence[Piece], arrows: Iterable[Arrow], links: Iterable[str] = ()
+) -> Iterator[str]:
     """DOT for some pieces of a picture and for those arrows that it is given; `links` are lines to add."""
     yield f"digraph {quoted(drawing.name)} {{"
     yield from HEAD

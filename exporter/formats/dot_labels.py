@@ -115,9 +115,8 @@ def small(text: str) -> str:
 
 
 def table(lines: str, border: str, fill: str) -> str:
-    return (
-        f'<TABLE BORDER="1" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2" COLOR="{border}" BGCOLOR="{fill}">{lines}</TABLE>'
-    )
+    look = f'BORDER="1" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2" COLOR="{border}" BGCOLOR="{fill}"'
+    return f"<TABLE {look}>{lines}</TABLE>"
 
 
 def cluster_label(block: Block) -> str:

@@ -6,7 +6,7 @@ layers and edges.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -101,7 +101,8 @@ def ordered(sources: dict[str, list[str]], uses: dict[str, int]) -> list[str]:
     it is used often, as a mask is), and two blocks of the same structure come out in the same order whatever their
     names. A cycle (a shared layer that is fed its own output) is broken where it is found.
     """
-    often = [name for name in sources if not sources[name] and uses[name] > OFTEN]
+    readers = Counter(source for origins in sources.values() for source in set(origins))
+    often = [name for name in sources if not sources[name] and readers[name] > OFTEN]
     roots = [*often, *(name for name in sources if uses[name] == 0), *sources]
     depth: dict[str, int] = {}
     for name in finished(roots, sources):

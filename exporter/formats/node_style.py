@@ -96,7 +96,9 @@ def trait(layer: Layer) -> str:
     for key in ("kernel_size", "pool_size"):
         if isinstance(config.get(key), list | tuple | int):
             words.append(dimensions(config[key]))
-    words += [text for key, sign in (("strides", "/"), ("dilation_rate", "dilated ")) if (text := step(config, key, sign))]
+    words += [
+        text for key, sign in (("strides", "/"), ("dilation_rate", "dilated ")) if (text := step(config, key, sign))
+    ]
     if isinstance(config.get("num_heads"), int):
         words.append(f"{config['num_heads']} heads")
     return " ".join(words + function_name(layer, config))
@@ -106,7 +108,7 @@ def step(config: dict[str, Any], key: str, sign: str) -> str:
     """`/2` for strides of 2 in each direction, nothing for 1 or unknown."""
     value = config.get(key)
     values = set(value) if isinstance(value, list | tuple) else {value}
-    if value is None or values == {1} or "pool_size" in config and key == "strides" and value == config["pool_size"]:
+    if value is None or values == {1} or (key == "strides" and value == config.get("pool_size")):
         return ""
     return sign + (str(values.pop()) if len(values) == 1 else dimensions(value))
 
@@ -114,8 +116,9 @@ def step(config: dict[str, Any], key: str, sign: str) -> str:
 def function_name(layer: Layer, config: dict[str, Any]) -> list[str]:
     """The activation function inside a layer, where there is one."""
     name = config.get("activation")
-    shown = isinstance(name, str) and name != "linear" and "recurrent_activation" not in config
-    return [f"· {name}"] if shown and name.lower() != layer.class_name.lower() else []
+    if not isinstance(name, str) or name == "linear" or "recurrent_activation" in config:
+        return []
+    return [] if name.lower() == layer.class_name.lower() else [f"· {name}"]
 
 
 def label(layer: Layer) -> str:
@@ -182,7 +185,9 @@ def tooltip(layers: Sequence[Layer]) -> str:
         f"{layer.params_total:,} parameters, {'trainable' if layer.trainable else 'frozen'}"
         + (f", called {layer.calls} times" if layer.calls > 1 else ""),
     ]
-    config = ", ".join(f"{key}={value}" for key, value in settings(layer).items() if isinstance(value, str | int | float))
+    config = ", ".join(
+        f"{key}={value}" for key, value in settings(layer).items() if isinstance(value, str | int | float)
+    )
     return "\n".join([*facts, shortened(config, 300)] if config else facts)
 
 
