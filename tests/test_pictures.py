@@ -7,6 +7,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from pygraphviz import AGraph
 
 from exporter.errors import InternalError, ResourceError
 from exporter.formats import dot_graph, layout, svg_picture
-from exporter.formats.blocks import Block, Folder, Node, Part
+from exporter.formats.blocks import Folder
 from exporter.formats.columns import columns
+from exporter.formats.repetition import Block, Node, Part
 from exporter.formats.sketch import COARSEST, rows_of, sketch, title
 from exporter.records import Edge, Job, Layer, Material, ModelGraph, Shape, TensorSpec
 
@@ -148,9 +150,31 @@ HOSTILE = (
 def hostile() -> ModelGraph:
     build = Builder('a "model" <&\\')
     last = build.add("InputLayer")
-    for name in HOSTILE:
-        last = build.add('Custom<"&\\>Layer', [last], name, config='{"activation": "<\\"&"}')
+    for place, name in enumerate(HOSTILE):
+        last = build.add('Custom<"&\\>Layer', [last], name, params=place, config='{"activation": "<\\"&"}')
     return build.graph()
+
+
+STRANGE_CONFIGS = (
+    "",
+    "null",
+    "[1]",
+    "not JSON",
+    "[" * 9999,
+    '{"strides": [[1, 2], {}]}',
+    '{"kernel_size": {"a": 1}, "activation": {}}',
+    '{"num_heads": "x", "strides": true, "pool_size": []}',
+)
+
+
+def strange() -> ModelGraph:
+    """Nothing known about shapes, and configurations of which nothing can be shown."""
+    build = Builder("strange")
+    last = build.add("InputLayer")
+    for config in STRANGE_CONFIGS:
+        last = build.add("Conv2D", [last], config=config)
+    layers = [replace(layer, inputs=None, outputs=None) for layer in build.layers]
+    return replace(build.graph(), layers=tuple(layers), inputs=(TensorSpec("x", None, None),))
 
 
 def tiny() -> ModelGraph:
@@ -179,6 +203,7 @@ GRAPHS = {
     "siamese": siamese(),
     "u_net": u_net(),
     "hostile": hostile(),
+    "strange": strange(),
     "tiny": tiny(),
     "looped": looped(),
 }
@@ -242,6 +267,25 @@ def test_other_parameters_do_not_fold_unless_loose() -> None:
     assert max(block.times for block in blocks(Folder(graph, loose=True).parts())) == 4
 
 
+def test_neighbours_with_a_numbered_name_are_a_block() -> None:
+    build = Builder()
+    last = build.add("InputLayer")
+    for block in ("block1a", "block2a"):
+        for place, part in enumerate(("expand", "dwconv", "project")):
+            last = build.add("Conv2D", [last], f"{block}_{part}_conv", params=len(block + part) + 10 * place)
+            last = build.add("BatchNormalization", [last], f"{block}_{part}_bn", params=int(block[5]))
+    assert [title(block) for block in blocks(Folder(build.graph()).parts())] == ["block1a", "block2a"]
+
+
+@pytest.mark.parametrize("loose", [False, True])
+def test_what_the_picture_says_differently_does_not_fold(loose: bool) -> None:
+    build = Builder()
+    last = build.add("InputLayer")
+    for size in (1, 3, 5):
+        last = build.add("Conv2D", [last], config=f'{{"kernel_size": [{size}, {size}]}}')
+    assert list(blocks(Folder(build.graph(), loose=loose).parts())) == []
+
+
 def test_repetitions_nest() -> None:
     build = Builder()
     last = build.add("InputLayer")
@@ -297,6 +341,15 @@ def test_a_mask_becomes_a_stub_per_use() -> None:
     arrows = sketch(GRAPHS["masked"], expand=True).arrows
     assert sum(arrow.stub and arrow.edge.source == "mask" for arrow in arrows) == 40
     assert [block.times for block in blocks(Folder(GRAPHS["masked"]).parts())] == [40]
+
+
+def test_blocks_that_read_different_masks_do_not_fold() -> None:
+    build = Builder()
+    masks = [build.add("InputLayer", name=f"mask{number}") for number in range(2)]
+    last = build.add("InputLayer")
+    for number in range(20):
+        last = build.add("MultiHeadAttention", [last, masks[number // 10]])
+    assert [block.times for block in blocks(Folder(build.graph()).parts())] == [10, 10]
 
 
 def test_an_encoder_with_a_decoder_is_bent() -> None:
@@ -359,6 +412,17 @@ def test_svg_is_well_formed_and_says_what_it_shows(graph: ModelGraph, tmp_path: 
     assert len(ids) == len(set(ids))
 
 
+def test_hostile_names_arrive_unchanged(tmp_path: Path) -> None:
+    svg_picture.write(material(GRAPHS["hostile"]), tmp_path)
+    root = ElementTree.parse(tmp_path / "model.svg").getroot()
+    words = {text.text for text in root.iter(f"{SVG}text")}
+    hints = {(hint.text or "").splitlines()[0] for hint in root.iter(f"{SVG}title")}
+    plain = {'quote"s', "back\\slash\\N", "<b>&amp;</b>", "n0:port", "]]>", "{rank=same}"}
+    assert plain <= words
+    assert plain <= hints
+    assert {'a "model" <&\\', "new line", "nul\ufffd", "層\ufffd", "?"} <= words
+
+
 def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -390,6 +454,14 @@ def test_a_time_out_leads_to_a_coarser_picture(tmp_path: Path, monkeypatch: pyte
     assert drawn == sorted(drawn, reverse=True)
     assert "simplified" in note
     assert (tmp_path / "model.svg").exists()
+
+
+def test_without_graphviz_there_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", "")
+    (note,) = svg_picture.write(material(GRAPHS["tiny"]), tmp_path)
+    assert "no Graphviz" in note
+    assert "`--to dot`" in note
 
 
 def test_a_model_too_large_to_expand_stays_folded(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ class Format:
 FORMATS: dict[str, Format] = {
     entry.name: entry
     for entry in (
-        Format("onnx", "exporter.formats.onnx_model", ("model.onnx", "model.onnx.data"), "ONNX, checked in ONNX Runtime"),
+        Format(
+            "onnx", "exporter.formats.onnx_model", ("model.onnx", "model.onnx.data"), "ONNX, checked in ONNX Runtime"
+        ),
         Format(
             "parquet",
             "exporter.formats.layer_table",

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
-from exporter.formats.blocks import Block, Node, Part
 from exporter.formats.dot_labels import node_facts
 from exporter.formats.node_style import label
+from exporter.formats.repetition import Block, Node, Part
 from exporter.formats.sketch import Arrow, Piece, Sketch, is_framed, title
 
 # Width to height of a landscape screen without its bars.

@@ -7,9 +7,9 @@ from itertools import groupby
 from pathlib import Path
 
 from exporter import files
-from exporter.formats.blocks import Block, Part
 from exporter.formats.dot_labels import box_label, box_tooltip, cluster_label, escaped, quoted
 from exporter.formats.node_style import FONT, INK, shape_text, shortened
+from exporter.formats.repetition import Block, Part
 from exporter.formats.sketch import Arrow, Piece, Sketch, is_framed, sketch, title
 from exporter.records import Material, ModelGraph
 

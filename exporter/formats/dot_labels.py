@@ -6,7 +6,6 @@ import html
 from collections import Counter
 from collections.abc import Sequence
 
-from exporter.formats.blocks import Block, Node, layers_of
 from exporter.formats.node_style import (
     FAINT_INK,
     FOLLOWED_BY,
@@ -19,6 +18,7 @@ from exporter.formats.node_style import (
     shortened,
     tooltip,
 )
+from exporter.formats.repetition import Block, Node, layers_of
 from exporter.formats.sketch import Box, is_framed, rows_of, title
 from exporter.records import Layer
 
@@ -32,8 +32,8 @@ def clean(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text inside an HTML-like label, on one line."""
-    return html.escape(" ".join(clean(text).split()))
+    """Text inside an HTML-like label, on one line. Graphviz puts the node's name for `\\N` even there."""
+    return html.escape(" ".join(clean(text).split())).replace("\\", "\\\\")
 
 
 def quoted(text: str) -> str:
@@ -84,7 +84,7 @@ def cell(row: tuple[Layer, ...], *, bold: bool) -> str:
 
 
 def hint(text: str) -> str:
-    return html.escape(clean(text)).replace("\n", "&#10;")
+    return html.escape(clean(text)).replace("\\", "\\\\").replace("\n", "&#10;")
 
 
 def node_facts(rows: Sequence[tuple[Layer, ...]]) -> str:

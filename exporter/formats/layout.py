@@ -34,7 +34,7 @@ def pictures(texts: Sequence[str], *, seconds: float) -> list[bytes]:
     Raises ResourceError when the time is up, UnsupportedError without Graphviz, InternalError when it fails.
     """
     data = b"".join(text.encode() + b"\0" for text in texts)
-    output = run([sys.executable, "-m", "exporter.formats.layout"], data, seconds)
+    output = run([sys.executable, "-P", "-m", "exporter.formats.layout"], data, seconds)
     found = output.split(b"\0")[:-1]
     if len(found) != len(texts):
         raise InternalError("Graphviz did not draw every graph", why=f"{len(found)} of {len(texts)} came back")
@@ -84,7 +84,9 @@ def environment() -> dict[str, str]:
             "no Graphviz", why="neither pygraphviz nor a `dot` program is there", hint="pip install pygraphviz"
         )
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONHASHSEED": "0"}
+    # The child runs with -P: nothing is imported from the folder that it happens to start in.
+    places = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
+    return kept | {"PYTHONPATH": os.pathsep.join(places), "PYTHONHASHSEED": "0"}
 
 
 def draw(text: bytes) -> bytes:

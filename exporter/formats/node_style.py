@@ -77,40 +77,36 @@ def settings(layer: Layer) -> dict[str, Any]:
         return {}
     try:
         config = json.loads(layer.config or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
 
 
-def dimensions(value: Any) -> str:
-    """`[3, 3]` as `3×3`; nested paddings `[[1, 1], [1, 1]]` as `1×1` where both sides agree."""
-    values = value if isinstance(value, list | tuple) else [value]
-    flat = [item[0] if isinstance(item, list | tuple) and len(set(item)) == 1 else item for item in values]
-    return "×".join(str(item) for item in flat)
+def numbers(config: dict[str, Any], key: str) -> tuple[int, ...]:
+    """A setting that is one or more whole numbers, such as `strides`; empty if it is anything else."""
+    value = config.get(key)
+    values: list[Any] = value if isinstance(value, list) else [value]
+    return tuple(values) if all(isinstance(item, int) for item in values) else ()
 
 
 def trait(layer: Layer) -> str:
     """The layer in a few words: `Conv2D 3×3 /2`. Two layers with different words are never folded together."""
     config = settings(layer)
     words = [layer.class_name]
-    for key in ("kernel_size", "pool_size"):
-        if isinstance(config.get(key), list | tuple | int):
-            words.append(dimensions(config[key]))
-    words += [
-        text for key, sign in (("strides", "/"), ("dilation_rate", "dilated ")) if (text := step(config, key, sign))
-    ]
-    if isinstance(config.get("num_heads"), int):
-        words.append(f"{config['num_heads']} heads")
+    words += ["×".join(map(str, size)) for key in ("kernel_size", "pool_size") if (size := numbers(config, key))]
+    if numbers(config, "strides") != numbers(config, "pool_size"):
+        words += step(config, "strides", "/")
+    words += step(config, "dilation_rate", "dilated ")
+    words += [f"{heads[0]} heads" for heads in [numbers(config, "num_heads")] if heads]
     return " ".join(words + function_name(layer, config))
 
 
-def step(config: dict[str, Any], key: str, sign: str) -> str:
-    """`/2` for strides of 2 in each direction, nothing for 1 or unknown."""
-    value = config.get(key)
-    values = set(value) if isinstance(value, list | tuple) else {value}
-    if value is None or values == {1} or (key == "strides" and value == config.get("pool_size")):
-        return ""
-    return sign + (str(values.pop()) if len(values) == 1 else dimensions(value))
+def step(config: dict[str, Any], key: str, sign: str) -> list[str]:
+    """`/2` for strides of 2 in each direction; nothing for 1 or unknown."""
+    values = numbers(config, key)
+    if set(values) <= {1}:
+        return []
+    return [sign + (str(values[0]) if len(set(values)) == 1 else "×".join(map(str, values)))]
 
 
 def function_name(layer: Layer, config: dict[str, Any]) -> list[str]:

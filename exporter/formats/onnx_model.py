@@ -49,7 +49,7 @@ def write_model(structure: OnnxStructure, folder: Path, about: Mapping[str, str]
         model.metadata_props.add(key=key, value=value)
     total = sum(array.nbytes for array in structure.weights.values())
     writer = _Writer(structure.weights, progress, total)
-    names = (MODEL,)
+    names: tuple[str, ...] = (MODEL,)
     if total <= SINGLE_FILE_NBYTES:
         for proto in _unfilled(model, structure.weights):
             writer.embed(proto)

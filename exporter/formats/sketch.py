@@ -10,9 +10,10 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from exporter.formats.blocks import FAN_OUT, LONGEST_EDGE, Block, Folder, Node, Part, layers_of, shared_name
+from exporter.formats.blocks import FAN_OUT, LONGEST_EDGE, Folder
 from exporter.formats.levels import Hierarchy
 from exporter.formats.node_style import shortened
+from exporter.formats.repetition import Block, Node, Part, layers_of, shared_name
 from exporter.records import Edge, Layer, ModelGraph
 
 # How coarse a picture is: 0 shows the inside of each block, 1 only of blocks of new classes, 2 draws blocks as boxes,
@@ -167,12 +168,14 @@ class Wiring:
 
     def __init__(self, hierarchy: Hierarchy, drawn: Sequence[Box]) -> None:
         self.hierarchy, self.drawn = hierarchy, drawn
-        # The box of each drawn layer, and which copy in its row the layer is.
+        # The box of each drawn layer, and in which copy of the blocks around the box the layer is.
         self.home: dict[str, tuple[int, int]] = {}
         self.doors: dict[tuple[str, bool], list[tuple[int, int]]] = {}
         for box in drawn:
+            outside = copies(box.blocks)
             for row in rows_of(box.part):
-                self.home.update({layer.namespace: (box.number, copy) for copy, layer in enumerate(row)})
+                for place, layer in enumerate(row):
+                    self.home[layer.namespace] = (box.number, place * outside // len(row))
 
     def arrows(self) -> Iterator[Arrow]:
         seen: set[tuple[int, int, int]] = set()
@@ -194,6 +197,8 @@ class Wiring:
             edges = self.hierarchy.edges.get(name, [])
             inner = {edge.source for edge in edges} if out else {edge.target for edge in edges}
             doors = [layer.namespace for layer in inside if layer.namespace not in inner]
+            # In a cycle every layer has a layer before and after it.
+            doors = doors or [layer.namespace for layer in inside[-1:]]
             self.doors[name, out] = [end for door in doors for end in self.ends(door, out=out)]
         return self.doors[name, out]
 

@@ -43,22 +43,23 @@ class Attempt:
 
 def write(material: Material, folder: Path) -> tuple[str, ...]:
     """Writes `model.svg`, or returns a note that says why it is missing. Never raises for a lack of time."""
-    notes: list[str] = []
     deadline = monotonic() + material.job.layout_seconds
     for attempt in attempts(material.graph, expand=material.job.expand):
         left = deadline - monotonic()
         try:
             picture = rendered(material.graph, attempt.drawing, left * SHARE)
-        except ResourceError as error:
+        except (ResourceError, InternalError) as error:
+            # Graphviz can also crash on a large graph; a coarser one is smaller.
             failure: ExportError = error
             continue
-        except (InternalError, UnsupportedError) as error:
+        except UnsupportedError as error:
             failure = error
             break
         with files.new_file(folder / "model.svg") as stream:
             stream.write(picture)
-        return tuple(filter(None, [*notes, attempt.note]))
-    return (f"model.svg was not written ({failure}); model.dot holds the graph for any Graphviz program.",)
+        return (attempt.note,) if attempt.note else ()
+    only = "only model.dot is there" if "dot" in material.job.formats else "`--to dot` writes the graph as text"
+    return (f"model.svg was not written ({failure}); {only}.",)
 
 
 def rendered(graph: ModelGraph, drawing: Sketch, seconds: float) -> bytes:
@@ -72,14 +73,14 @@ def attempts(graph: ModelGraph, *, expand: bool) -> Iterator[Attempt]:
     refused = ""
     if expand and len(graph.layers) <= MOST_EXPANDED:
         yield Attempt(sketch(graph, expand=True))
-        refused = "The expanded picture took too long to lay out; "
+        refused = "The expanded picture could not be laid out in time; "
     elif expand:
         refused = f"{len(graph.layers):,} layers are too many for an expanded picture (limit {MOST_EXPANDED:,}); "
     for coarse in range(COARSEST + 1):
         drawing = finest(graph, coarse)
         if len(drawing.boxes) <= (MOST_BOXES if coarse > 1 else READABLE) or coarse == COARSEST:
             yield Attempt(drawing, note(refused, coarse))
-            refused = refused or "The picture took too long to lay out; "
+            refused = refused or "The picture could not be laid out in time; "
 
 
 def finest(graph: ModelGraph, coarse: int) -> Sketch:
@@ -94,4 +95,5 @@ def finest(graph: ModelGraph, coarse: int) -> Sketch:
 def note(refused: str, coarse: int) -> str:
     if not refused and coarse == 0:
         return ""
-    return f"{refused or 'The model is large; '}model.svg is simplified: {SHOWN[coarse]}. model.dot has the details."
+    reason = refused or "The model is large; "
+    return f"{reason}model.svg is simplified: {SHOWN[coarse]}. `--to dot --expand` writes every layer."
