@@ -36,7 +36,7 @@ REASONS = {
 
 def output_error(error: OSError, path: Path | str) -> OutputError:
     """The sentence for a failed write; an unforeseen reason keeps the system's own words."""
-    why, hint = REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
+    why, hint = REASONS.get(error.errno or 0, (error.strerror or str(error), "choose another folder with --output"))
     return OutputError("cannot be written", where=str(path), why=why, hint=hint)
 
 
@@ -57,7 +57,8 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise output_error(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

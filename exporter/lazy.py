@@ -7,12 +7,15 @@ and join weights that are not in memory. What is not known to stay lazy falls ba
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from exporter.records import OnnxNode
@@ -68,6 +71,11 @@ class LazyArray(NDArrayOperatorsMixin):
     def T(self) -> LazyArray:  # noqa: N802 (NumPy's name)
         return self.transpose()
 
+    @property
+    def outline(self) -> np.ndarray:
+        """An array of this shape that is one element in memory: NumPy says on it what shape an operation gives."""
+        return np.broadcast_to(np.zeros((), self.dtype), self.shape)
+
     def real(self) -> np.ndarray:
         """Make the bytes. Raises ValueError when the maker breaks its word about shape or dtype."""
         array = self._make()
@@ -85,27 +93,23 @@ class LazyArray(NDArrayOperatorsMixin):
         return LazyArray(shape, dtype, lambda: change(self.real()), self.origins, transform)
 
     def transpose(self, *axes: Any) -> LazyArray:
-        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], (int, np.integer)) else axes
-        order = tuple(int(axis) % self.ndim for axis in order) if order else tuple(reversed(range(self.ndim)))
-        shape = [self.shape[axis] for axis in order]
-        return self._then(shape, self.dtype, lambda array: np.ascontiguousarray(array.transpose(order)), LAYOUT)
+        shape = self.outline.transpose(*axes).shape
+        return self._then(shape, self.dtype, lambda array: np.asarray(array.transpose(*axes), order="C"), LAYOUT)
 
     def reshape(self, *shape: Any, order: str = "C") -> LazyArray:
         if order != "C":
             raise NotImplementedError(f"reshape with order={order!r} is not lazy")
         wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else shape
-        sizes = [int(size) for size in wanted]
+        sizes = [int(size) for size in np.atleast_1d(wanted)]
         if sizes.count(-1) == 1:
             known = math.prod(size for size in sizes if size != -1)
             sizes[sizes.index(-1)] = self.size // known if known else 0
-        if math.prod(sizes) != self.size:
-            raise ValueError(f"cannot reshape {list(self.shape)} into {sizes}")
+        if math.prod(sizes) != self.size or min(sizes, default=0) < 0:
+            raise ValueError(f"cannot reshape {list(self.shape)} into {list(np.atleast_1d(wanted))}")
         return self._then(sizes, self.dtype, lambda array: array.reshape(sizes), LAYOUT)
 
-    def squeeze(self, axis: int | Sequence[int] | None = None) -> LazyArray:
-        axes = range(self.ndim) if axis is None else [axis] if isinstance(axis, int) else axis
-        gone = {a % self.ndim for a in axes if axis is not None or self.shape[a] == 1}
-        return self.reshape([size for a, size in enumerate(self.shape) if a not in gone])
+    def squeeze(self, axis: int | tuple[int, ...] | None = None) -> LazyArray:
+        return self.reshape(self.outline.squeeze(axis).shape)
 
     def astype(self, dtype: Any, **_: Any) -> LazyArray:
         if np.dtype(dtype) == self.dtype:
@@ -127,10 +131,30 @@ class LazyArray(NDArrayOperatorsMixin):
         return self.real().tolist()
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return len(self.outline)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.real())
+
+    def __bool__(self) -> bool:
+        return bool(self.real())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
 
     def __getitem__(self, key: Any) -> Any:
-        return self.real()[key]
+        """Lazy for a part that slices give; a single element, or what arrays of indices pick, is read."""
+        parts = key if isinstance(key, tuple) else (key,)
+        if not all(part is None or part is Ellipsis or isinstance(part, (slice, int, np.integer)) for part in parts):
+            return self.real()[key]
+        shape = self.outline[key].shape
+        if not shape:
+            return self.real()[key]
+        # A copy, because a view would keep the whole array in memory.
+        return self._then(shape, self.dtype, lambda array: array[key].copy(), FOLDED)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self.real()
@@ -143,13 +167,19 @@ class LazyArray(NDArrayOperatorsMixin):
         if method != "__call__" or kwargs or ufunc.nout != 1 or ufunc.signature is not None:
             return getattr(ufunc, method)(*map(realised, inputs), **kwargs)
         shape = np.broadcast_shapes(*[np.shape(value) for value in inputs])
+        # NumPy makes a bare number of an array without axes.
         return LazyArray(
-            shape, _result_dtype(ufunc, inputs), lambda: ufunc(*map(realised, inputs)), _origins(inputs), FOLDED
+            shape,
+            _result_dtype(ufunc, inputs),
+            lambda: np.asarray(ufunc(*map(realised, inputs))),
+            _origins(inputs),
+            FOLDED,
         )
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        if function in LAZY_FUNCTIONS:
-            return LAZY_FUNCTIONS[function](*args, **kwargs)
+        lazily = LAZY_FUNCTIONS.get(function)
+        if lazily is not None and kwargs.keys() <= inspect.signature(lazily).parameters.keys():
+            return lazily(*args, **kwargs)
         return function(*realised(args), **{key: realised(value) for key, value in kwargs.items()})
 
 
@@ -162,6 +192,11 @@ def realised(value: Any) -> Any:
     return value
 
 
+def stack(arrays: Sequence[Any]) -> Any:
+    """What `np.array` makes of arrays of one shape; NumPy has no way to leave that to us."""
+    return np.concatenate([np.expand_dims(array, 0) for array in arrays])
+
+
 def _origins(values: Iterable[Any]) -> frozenset[str]:
     return frozenset().union(*(value.origins for value in values if isinstance(value, LazyArray)))
 
@@ -172,29 +207,46 @@ def _result_dtype(ufunc: np.ufunc, inputs: Sequence[Any]) -> np.dtype:
     return ufunc(*samples).dtype
 
 
-def _expand_dims(array: LazyArray, axis: int | Sequence[int]) -> LazyArray:
-    axes = [axis] if isinstance(axis, int) else list(axis)
-    ndim = array.ndim + len(axes)
-    new, sizes = {a % ndim for a in axes}, iter(array.shape)
-    return array.reshape([1 if a in new else next(sizes) for a in range(ndim)])
+def _outline(value: Any) -> np.ndarray:
+    return value.outline if isinstance(value, LazyArray) else np.asarray(value)
+
+
+def _expand_dims(array: LazyArray, axis: int | tuple[int, ...]) -> LazyArray:
+    return array.reshape(np.expand_dims(array.outline, axis).shape)
 
 
 def _concatenate(arrays: Sequence[Any], axis: int = 0) -> LazyArray:
-    shape = list(np.shape(arrays[0]))
-    shape[axis] = sum(np.shape(array)[axis] for array in arrays)
-    dtype = np.result_type(*[array.dtype for array in arrays])
+    outlines = [_outline(array) for array in arrays]
+    axis = normalize_axis_index(axis, outlines[0].ndim)
+    # The joined axis is left out of the trial, in which nothing may be as large as the result.
+    sizes = [outline.shape[axis] for outline in outlines]
+    rest = {(*outline.shape[:axis], *outline.shape[axis + 1 :]) for outline in outlines}
+    if len(rest) != 1:
+        raise ValueError(f"cannot join arrays of shapes {[list(outline.shape) for outline in outlines]} at {axis}")
+    shape = [*outlines[0].shape[:axis], sum(sizes), *outlines[0].shape[axis + 1 :]]
+    dtype = np.result_type(*[outline.dtype for outline in outlines])
     return LazyArray(shape, dtype, lambda: np.concatenate(realised(list(arrays)), axis), _origins(arrays), FOLDED)
 
 
+def _split(array: LazyArray, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+    parts = [part.shape for part in np.split(array.outline, realised(indices_or_sections), axis)]
+    axis = normalize_axis_index(axis, array.ndim)
+    if sum(shape[axis] for shape in parts) != array.shape[axis]:
+        return np.split(array.real(), realised(indices_or_sections), axis)
+    ends = list(accumulate((shape[axis] for shape in parts), initial=0))
+    return [array[(slice(None),) * axis + (slice(*ends_of_part),)] for ends_of_part in pairwise(ends)]
+
+
 LAZY_FUNCTIONS: dict[Any, Callable[..., Any]] = {
-    np.transpose: lambda array, axes=None: array.transpose(*([axes] if axes is not None else [])),
-    np.reshape: lambda array, shape: array.reshape(shape),
-    np.squeeze: lambda array, axis=None: array.squeeze(axis),
+    np.transpose: lambda a, axes=None: a.transpose(axes),
+    np.reshape: lambda a, shape: a.reshape(shape),
+    np.squeeze: lambda a, axis=None: a.squeeze(axis),
     np.expand_dims: _expand_dims,
     np.concatenate: _concatenate,
-    np.shape: lambda array: array.shape,
-    np.ndim: lambda array: array.ndim,
-    np.size: lambda array: array.size,
+    np.split: _split,
+    np.shape: lambda a: a.shape,
+    np.ndim: lambda a: a.ndim,
+    np.size: lambda a: a.size,
 }
 
 

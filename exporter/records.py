@@ -181,7 +181,10 @@ class OutputDifference:
 
 @dataclass(frozen=True)
 class Verification:
-    """`status` is `passed`, `mismatch` or `skipped`; a skipped one says why and how many bytes it would have needed."""
+    """`status` is `passed`, `mismatch` or `skipped`; `reason` says why, or what weakens a pass.
+
+    `needed_bytes` is the estimate of what it takes, `peak_rss_bytes` what its largest process took.
+    """
 
     status: str
     reason: str = ""

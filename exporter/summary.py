@@ -36,7 +36,8 @@ def failure(outcome: Outcome) -> ExportError | None:
         return MismatchError(
             "the ONNX file and its source disagree",
             where=outcome.name,
-            why="; ".join(difference_line(each) for each in _outputs(outcome) if not each.max_abs <= each.limit),
+            why="; ".join(difference_line(each) for each in _outputs(outcome) if not each.max_abs <= each.limit)
+            or (outcome.verification.reason if outcome.verification else ""),
             hint="compare the numbers above with what the model is for; --atol and --rtol set what is allowed",
         )
     return None
@@ -54,10 +55,11 @@ def verification_lines(verification: Verification | None) -> list[str]:
     if verification.status == "skipped":
         needed = verification.needed_bytes
         reason = f": {verification.reason}" if verification.reason else ""
-        memory = f" (it needs {format_bytes(needed)})" if needed is not None else ""
+        memory = f" (it needs {format_bytes(needed)})" if needed and format_bytes(needed) not in reason else ""
         return [f"verification: SKIPPED, {NOT_COMPARED}{reason}{memory}"]
     verdict = "passed" if verification.status == "passed" else "MISMATCH"
-    return [f"verification: {verdict}", *(f"  {difference_line(each)}" for each in verification.outputs)]
+    but = f", but {verification.reason}" if verification.status == "passed" and verification.reason else ""
+    return [f"verification: {verdict}{but}", *(f"  {difference_line(each)}" for each in verification.outputs)]
 
 
 def _outputs(outcome: Outcome) -> tuple[OutputDifference, ...]:

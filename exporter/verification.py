@@ -1,27 +1,30 @@
 """The ONNX file against its source: the same seeded input through both, in processes of their own.
 
-Two children run one after the other, so that the memory needed is that of the larger and not the sum: `reference`
+The children run one after the other, so that the memory needed is that of the larger and not the sum: `reference`
 loads the source with its framework and keeps its outputs in a file; `runtime` runs the ONNX file, without TensorFlow,
-and compares.
+and compares. After a mismatch `sensitivity` finds out whether the source agrees with itself.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from exporter import memory, wire
+from exporter.comparison import comparable, compare, judge, make_inputs, perturbed
 from exporter.files import new_file, write_json
-from exporter.records import Job, ModelGraph, OutputDifference, TensorSpec, Verification
+from exporter.records import Job, ModelGraph, TensorSpec, Verification
 
 # Half precision keeps 8 to 11 bits, and every framework sums in its own order.
 HALF_PRECISION = {"float16": 2e-2, "bfloat16": 1e-1}
@@ -32,6 +35,11 @@ DYNAMIC_IMAGE_SIZE, DYNAMIC_LENGTH = 128, 16
 REFERENCE_BASE_BYTES = 10**9
 # Keras holds an archive's file and the model at once; ONNX Runtime a tensor and its packed form.
 WEIGHT_COPIES, ACTIVATION_COPIES = 3, 8
+# The parent ends the whole job at --max-memory; the children of this one stay below this part of what is left.
+SHARE_OF_LIMIT = 0.9
+SAMPLE_SECONDS = 0.05
+ABOVE_LIMIT = None
+OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Failed to allocate memory")
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,11 @@ def verify(job: Job, graph: ModelGraph, inputs: Sequence[TensorSpec], onnx_path:
     """Compare; never raises for what goes wrong in a child: that is a skipped verification or a mismatch, with why."""
     specs = tuple(_concrete(spec) for spec in inputs)
     needed = needed_bytes(graph, specs)
+    limit = None
     free = memory.available_bytes()
     if job.max_memory_bytes is not None:
-        free = min(free, job.max_memory_bytes - memory.rss_bytes())
+        limit = int(SHARE_OF_LIMIT * (job.max_memory_bytes - memory.rss_bytes()))
+        free = min(free, limit)
     if needed > free:
         reason = f"it would need about {memory.format_bytes(needed)}, and {memory.format_bytes(max(free, 0))} are free"
         return Verification("skipped", reason, needed_bytes=needed)
@@ -61,8 +71,10 @@ def verify(job: Job, graph: ModelGraph, inputs: Sequence[TensorSpec], onnx_path:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=onnx_path.parent) as folder:
         write_json(Path(folder) / "request.json", asdict(request))
-        found = _run_children(Path(folder))
-    return Verification(**(asdict(found) | {"outputs": found.outputs, "seconds": time.monotonic() - started}))
+        found = _run_children(Path(folder), limit)
+    # Messages of libraries name files; what ends up in the manifest must not say where on this machine they are.
+    reason = found.reason.replace(f"{onnx_path.parent}{os.sep}", "").replace(os.path.abspath(job.source), job.name)
+    return replace(found, reason=reason, needed_bytes=needed, seconds=time.monotonic() - started)
 
 
 def needed_bytes(graph: ModelGraph, inputs: Sequence[TensorSpec]) -> int:
@@ -106,18 +118,43 @@ def _rtol(job: Job, graph: ModelGraph) -> float:
     return max([job.rtol, *(HALF_PRECISION[dtype] for dtype in dtypes if dtype in HALF_PRECISION)])
 
 
-def _run_children(folder: Path) -> Verification:
-    for role in ("reference", "runtime"):
-        child = subprocess.run(
-            [sys.executable, "-m", "exporter.verification", role, str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
-        if child.returncode != 0:
-            return _failed(role, child.returncode, child.stderr.decode("utf-8", "replace"))
-    return wire.restore(Verification, json.loads((folder / "result.json").read_text(encoding="utf-8")))
+def _run_children(folder: Path, limit_bytes: int | None) -> Verification:
+    """`sensitivity` only has to say something after a mismatch."""
+    for role in ("reference", "runtime", "sensitivity"):
+        status, log = _run_child(role, folder, limit_bytes)
+        if role == "sensitivity" and status != 0:
+            # Nothing speaks for the ONNX file then: the mismatch stands.
+            break
+        if status == ABOVE_LIMIT:
+            return Verification("skipped", "it went above what --max-memory leaves for it")
+        if status != 0:
+            return _failed(role, status, log)
+        result = folder / "result.json"
+        found = wire.restore(Verification, json.loads(result.read_text(encoding="utf-8"))) if result.exists() else None
+        if found and not (found.status == "mismatch" and found.outputs):
+            break
+    assert found is not None
+    return found
+
+
+def _run_child(role: str, folder: Path, limit_bytes: int | None) -> tuple[int | None, str]:
+    """Exit status and what it printed. One that grows above the limit is ended here, before the parent ends it all."""
+    import psutil
+
+    with tempfile.TemporaryFile(dir=folder) as log:
+        command = [sys.executable, "-m", "exporter.verification", role, str(folder)]
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
+        process, status = psutil.Process(child.pid), None
+        while limit_bytes is not None and (status := child.poll()) is None:
+            with suppress(psutil.Error):
+                if process.memory_info().rss > limit_bytes:
+                    child.kill()
+                    child.wait()
+                    return ABOVE_LIMIT, ""
+            time.sleep(SAMPLE_SECONDS)
+        status = child.wait()
+        log.seek(0)
+        return status, log.read().decode("utf-8", "replace")
 
 
 def _failed(role: str, status: int, log: str) -> Verification:
@@ -126,34 +163,15 @@ def _failed(role: str, status: int, log: str) -> Verification:
     why = f"killed by signal {-status}, probably out of memory" if status < 0 else last[:500]
     if role == "reference":
         return Verification("skipped", f"the source could not be run for comparison: {why}")
-    if status < 0:
-        return Verification("skipped", f"ONNX Runtime was {why}")
+    if status < 0 or any(word in last for word in OUT_OF_MEMORY):
+        return Verification("skipped", f"ONNX Runtime could not be run: {why}")
     return Verification("mismatch", f"ONNX Runtime cannot run the file: {why}")
-
-
-def make_inputs(inputs: Sequence[TensorSpec], index_limit: int, seed: int) -> list[np.ndarray]:
-    """Seeded inputs: normal numbers, in the second sample 16 times as large; whole numbers below `index_limit`."""
-    generator = np.random.default_rng(seed)
-    arrays: list[np.ndarray] = []
-    for spec in inputs:
-        shape, dtype = tuple(size or 1 for size in spec.shape or ()), np.dtype(spec.dtype or "float32")
-        if dtype.kind in "iub":
-            arrays.append(generator.integers(0, 2 if dtype.kind == "b" else index_limit, shape).astype(dtype))
-            continue
-        array = generator.standard_normal(shape)
-        if shape and shape[0] > 1:
-            array[1] *= 16
-        arrays.append(array.astype(dtype))
-    return arrays
 
 
 def run_reference(request: Request, folder: Path) -> None:
     from exporter.sources.reference import reference_outputs
 
-    inputs = make_inputs(request.inputs, request.index_limit, request.job.seed)
-    outputs = reference_outputs(request.job, inputs)
-    with new_file(folder / "reference.npz") as stream:
-        np.savez(stream, *[_comparable(output) for output in outputs])
+    _save(folder / "reference.npz", reference_outputs(request.job, _inputs(request)))
     write_json(folder / "reference.json", {"peak_rss_bytes": memory.peak_rss_bytes()})
 
 
@@ -163,55 +181,47 @@ def run_runtime(request: Request, folder: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(request.onnx_path, options, providers=["CPUExecutionProvider"])
-    inputs = make_inputs(request.inputs, request.index_limit, request.job.seed)
     names = [spec.name for spec in request.inputs]
     used = {value.name for value in session.get_inputs()}
-    feeds = {name: array for name, array in zip(names, inputs, strict=True) if name in used}
+    feeds = {name: array for name, array in zip(names, _inputs(request), strict=True) if name in used}
     outputs = session.run(None, feeds)
-    with np.load(folder / "reference.npz") as saved:
-        expected = [saved[f"arr_{index}"] for index in range(len(saved.files))]
     labels = [value.name for value in session.get_outputs()]
-    found = compare(labels, expected, outputs, request.job.atol, request.rtol)
+    found = compare(labels, _load(folder / "reference.npz"), outputs, request.job.atol, request.rtol)
+    _save(folder / "runtime.npz", outputs)
     peak = json.loads((folder / "reference.json").read_text(encoding="utf-8"))["peak_rss_bytes"]
-    record = asdict(found) | {"peak_rss_bytes": max(peak, memory.peak_rss_bytes())}
-    write_json(folder / "result.json", record)
+    write_json(folder / "result.json", asdict(replace(found, peak_rss_bytes=max(peak, memory.peak_rss_bytes()))))
 
 
-def compare(
-    names: Sequence[str], expected: Sequence[np.ndarray], found: Sequence[np.ndarray], atol: float, rtol: float
-) -> Verification:
-    """`passed` when every output has the source's shape and stays within its limit."""
-    if [array.shape for array in expected] != [array.shape for array in found]:
-        shapes = f"{[list(array.shape) for array in found]} instead of {[list(array.shape) for array in expected]}"
-        return Verification("mismatch", f"the outputs have the shapes {shapes}")
-    rows = tuple(_difference(*item, atol, rtol) for item in zip(names, expected, found, strict=True))
-    worst = [row for row in rows if not row.max_abs <= row.limit]
-    reason = "; ".join(f"{row.output} differs by {row.max_abs:.3g}, allowed is {row.limit:.3g}" for row in worst)
-    return Verification("mismatch" if worst else "passed", reason, outputs=rows)
+def run_sensitivity(request: Request, folder: Path) -> None:
+    from exporter.sources.reference import reference_outputs
+
+    moved = [comparable(output) for output in reference_outputs(request.job, perturbed(_inputs(request)))]
+    before = wire.restore(Verification, json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    names = [row.output for row in before.outputs]
+    expected, found = _load(folder / "reference.npz"), _load(folder / "runtime.npz")
+    verdict = judge(names, expected, found, moved, request.job.atol, request.rtol)
+    write_json(folder / "result.json", asdict(replace(verdict, peak_rss_bytes=before.peak_rss_bytes)))
 
 
-def _difference(name: str, expected: np.ndarray, found: np.ndarray, atol: float, rtol: float) -> OutputDifference:
-    a, b = _comparable(expected).astype(np.float64), _comparable(found).astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore"):
-        gaps = np.where(same, 0.0, np.abs(a - b))
-    gaps = np.nan_to_num(gaps, nan=np.finfo(np.float64).max, posinf=np.finfo(np.float64).max)
-    magnitude = float(np.max(np.abs(a[np.isfinite(a)]), initial=0.0))
-    largest = float(np.max(gaps, initial=0.0))
-    relative = largest / magnitude if magnitude else (0.0 if largest == 0 else float(np.finfo(np.float64).max))
-    return OutputDifference(name, tuple(expected.shape), largest, relative, atol + rtol * magnitude)
+def _inputs(request: Request) -> list[np.ndarray]:
+    return make_inputs(request.inputs, request.index_limit, request.job.seed)
 
 
-def _comparable(array: np.ndarray) -> np.ndarray:
-    """NumPy's files know no bfloat16."""
-    return array.astype(np.float32) if array.dtype.kind == "V" or array.dtype.name == "bfloat16" else array
+def _save(path: Path, arrays: Sequence[np.ndarray]) -> None:
+    with new_file(path) as stream:
+        np.savez(stream, *map(comparable, arrays))
+
+
+def _load(path: Path) -> list[np.ndarray]:
+    with np.load(path) as saved:
+        return [saved[f"arr_{index}"] for index in range(len(saved.files))]
 
 
 def main(arguments: Sequence[str]) -> None:
     role, folder = arguments[0], Path(arguments[1])
     data: dict[str, Any] = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     request = wire.restore(Request, data)
-    {"reference": run_reference, "runtime": run_runtime}[role](request, folder)
+    {"reference": run_reference, "runtime": run_runtime, "sensitivity": run_sensitivity}[role](request, folder)
 
 
 if __name__ == "__main__":

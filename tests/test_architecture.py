@@ -22,9 +22,9 @@ FLOORS: list[dict[str, list[str]]] = [
     {"cli": ["__main__", "cli", "console", "session", "summary"]},
     {"plan": ["plan", "options"], "batch": ["batch", "child_process"], "query": ["query"], "view": ["view"]},
     {"worker": ["worker"]},
-    {"verification": ["verification*"]},
+    {"verification": ["verification*", "comparison"]},
     {"sources": ["sources"], "formats": ["formats"]},
-    {"files": ["files"], "memory": ["memory"], "lazy": ["lazy"], "wire": ["wire"]},
+    {"files": ["files"], "memory": ["memory"], "lazy": ["lazy"], "wire": ["wire"], "comparison": ["comparison"]},
     {"records": ["records"]},
     {"errors": ["errors"]},
 ]

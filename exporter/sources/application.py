@@ -9,12 +9,14 @@ from typing import Any
 
 import keras
 
-from exporter.errors import SourceError
+from exporter.errors import ExportError, SourceError
 from exporter.records import Job
 from exporter.sources.hollow import HollowScope
 
 # A server that does not answer must not hang the export; Keras's downloader sets no limit of its own.
 DOWNLOAD_TIMEOUT_SECONDS = 20.0
+NO_WEIGHTS_HINT = "--weights random uses seeded random values; --weights FILE reads a .weights.h5 or .h5 file"
+BROKEN_CACHE_HINT = "if a download was cut short, delete its file in ~/.keras/models"
 
 
 def without_weights(job: Job) -> keras.Model:
@@ -35,15 +37,15 @@ def pretrained(job: Job) -> keras.Model:
     try:
         with _socket_timeout():
             return getattr(keras.applications, job.source)(weights="imagenet")
-    # Keras's downloader wraps every failure in a bare Exception, told apart by its text alone.
+    except (ExportError, MemoryError):
+        raise
+    # Keras's downloader wraps every failure in a bare Exception, and a broken file in its cache can raise anything.
     except Exception as error:
-        if "URL fetch failure" not in str(error) and not isinstance(error, (OSError, ValueError)):
-            raise
         raise SourceError(
             "the ImageNet weights cannot be had",
             where=job.source,
-            why=str(error).splitlines()[0],
-            hint="--weights random uses seeded random values; --weights FILE reads a .weights.h5 or .h5 file",
+            why=" ".join(str(error).split())[:300],
+            hint=NO_WEIGHTS_HINT if "URL fetch failure" in str(error) else f"{BROKEN_CACHE_HINT}; {NO_WEIGHTS_HINT}",
         ) from error
 
 

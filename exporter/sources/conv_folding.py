@@ -45,7 +45,7 @@ class _Folding:
         self.made: dict[str, LazyArray] = {}
 
     def absorb(self, conv: NodeProto) -> None:
-        """Take in the `Mul`, `Add` and `Sub` with per-channel constants that directly follow."""
+        """Take in the `Mul`, `Add` and `Sub` with per-channel constants that follow, also behind a `Squeeze`."""
         kernel = self.values.get(conv.input[1])
         axis = CHANNEL_AXIS[conv.op_type]
         if not isinstance(kernel, LazyArray) or (axis == 1 and _group(conv) != 1):
@@ -55,7 +55,8 @@ class _Folding:
         if len(conv.input) > 2 and bias is None:
             return
         changed = False
-        while (following := self._follower(conv, channels, kernel.ndim)) is not None:
+        last, ndim = self._squeezed(conv, kernel.ndim)
+        while (following := self._follower(last.output[0], channels, ndim)) is not None:
             node, constant = following
             if node.op_type == "Mul":
                 shape = [channels if a == axis else 1 for a in range(kernel.ndim)]
@@ -65,18 +66,31 @@ class _Folding:
                 shift = np.negative(constant) if node.op_type == "Sub" else constant
                 bias = shift if bias is None else np.add(bias, shift)
             self.removed.add(id(node))
-            conv.output[0] = node.output[0]
+            last.output[0] = node.output[0]
             changed = True
         if changed:
             self._set_constants(conv, kernel, bias, channels)
 
-    def _follower(self, conv: NodeProto, channels: int, ndim: int) -> tuple[NodeProto, Any] | None:
+    def _single_consumer(self, output: str) -> NodeProto | None:
+        consumers = self.consumers[output]
+        return consumers[0] if len(consumers) == 1 and output not in self.outputs else None
+
+    def _squeezed(self, conv: NodeProto, ndim: int) -> tuple[NodeProto, int]:
+        """The node whose output is the convolution's, and its rank: one-dimensional ones are two-dimensional inside."""
+        node = self._single_consumer(conv.output[0])
+        if node is None or node.op_type != "Squeeze" or len(node.input) < 2:
+            return conv, ndim
+        axes = self.values.get(node.input[1])
+        if not isinstance(axes, np.ndarray) or any(axis % ndim < 2 for axis in axes.tolist()):
+            return conv, ndim
+        return node, ndim - axes.size
+
+    def _follower(self, output: str, channels: int, ndim: int) -> tuple[NodeProto, Any] | None:
         """The single consumer and its constant, as [channels] or [1], when the two can be folded."""
-        output = conv.output[0]
-        if output in self.outputs or len(self.consumers[output]) != 1:
+        node = self._single_consumer(output)
+        if node is None or node.op_type not in ("Mul", "Add", "Sub"):
             return None
-        node = self.consumers[output][0]
-        if node.op_type not in ("Mul", "Add", "Sub") or (node.op_type == "Sub" and node.input[0] != output):
+        if node.op_type == "Sub" and node.input[0] != output:
             return None
         constant = self.values.get(node.input[1] if node.input[0] == output else node.input[0])
         if constant is None or len(constant.shape) > ndim:

@@ -115,8 +115,8 @@ def _namespaces(places: Iterable[Place]) -> dict[int, str]:
 class Names:
     """Hands out each name once: `a`, then `a_1`, `a_2`."""
 
-    def __init__(self) -> None:
-        self.taken: set[str] = set()
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self.taken = set(taken)
         self._suffixes: Counter[str] = Counter()
 
     def unique(self, name: str) -> str:
@@ -249,13 +249,16 @@ def _inputs(model: keras.Model) -> tuple[TensorSpec, ...]:
 
 
 def _outputs(model: keras.Model) -> tuple[TensorSpec, ...]:
-    """In Keras's flat order, with the keys of a dict of outputs, otherwise the layers' names, made unique."""
+    """In Keras's flat order, with the keys of a dict of outputs, otherwise the layers' names, made unique.
+
+    No output has the name of an input either: in ONNX both are values of one graph.
+    """
     graph = graph_of(model)
     if not graph:
         return ()
     struct = graph._outputs_struct
     keys = {id(tensor): key for key, tensor in struct.items()} if isinstance(struct, dict) else {}
-    names = Names()
+    names = Names(spec.name for spec in _inputs(model))
     wanted = [str(keys.get(id(x), layer)) for x, layer in zip(graph.outputs, graph.output_names, strict=True)]
     return tuple(
         TensorSpec(names.unique(name), tuple(tensor.shape), tensor.dtype)

@@ -8,6 +8,7 @@ rules (each layer's `load_own_variables`, the order of a legacy file), not by gu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -22,7 +23,10 @@ from keras.src.legacy.saving import legacy_h5_format
 from keras.src.saving import saving_lib
 from ml_dtypes import bfloat16
 
+from exporter.errors import SourceError
 from exporter.lazy import LazyArray
+
+COPY_AGAIN = "copy or download it again"
 
 
 class HollowScope(keras.StatelessScope):
@@ -66,12 +70,19 @@ def lazy_dataset(dataset: h5py.Dataset) -> LazyArray:
     """The dataset's values, read when they are asked for, from the open file or by opening it again."""
     saved_as = bfloat16 if dataset.attrs.get("dtype") == "bfloat16" else dataset.dtype
     filename, name = dataset.file.filename, dataset.name
+    if saved_as is not bfloat16 and dataset.dtype.kind not in "biufc":
+        raise ValueError(f"dataset {name} holds {dataset.dtype}, which are no numbers")
 
     def read() -> np.ndarray:
-        if dataset:
-            return _values(dataset, saved_as)
-        with h5py.File(filename, "r") as file:
-            return _values(file[name], saved_as)
+        try:
+            if dataset:
+                return _values(dataset, saved_as)
+            with h5py.File(filename, "r", locking=False) as file:
+                return _values(file[name], saved_as)
+        # The reader runs while the ONNX file is being written, where an OSError would read as a full disk.
+        except (OSError, RuntimeError, LookupError, ValueError) as error:
+            where = f"{os.path.basename(str(filename))}, dataset {name}"
+            raise SourceError("cannot be read", where=where, why=str(error), hint=COPY_AGAIN) from error
 
     return LazyArray(dataset.shape, saved_as, read)
 

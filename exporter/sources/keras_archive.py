@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import shutil
 import tempfile
@@ -16,16 +17,15 @@ import h5py
 import keras
 from keras.src.saving import saving_lib
 
-from exporter.errors import SourceError, UnsupportedError
+from exporter.errors import ExportError, SourceError, UnsupportedError
 from exporter.files import output_error
 from exporter.records import Job
 from exporter.sources import untrusted
-from exporter.sources.hollow import HollowScope
-from exporter.sources.loading import bind_saved_state, keras_errors
+from exporter.sources.hollow import COPY_AGAIN, HollowScope
+from exporter.sources.loading import OpenedH5Store, bind_saved_state, keras_errors
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
-CONFIG_LIMIT_BYTES = 2**30
-# Deflate reaches about 1000:1 on zeros; weights do not compress like that.
+# Deflate reaches about 1000:1 on zeros; neither weights nor configs compress like that.
 LARGEST_EXPANSION = 100
 LOCAL_HEADER_BYTES = 30
 
@@ -47,20 +47,10 @@ def with_weights(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.M
     model = without_weights(job)
     with _opened(job.source) as archive:
         if WEIGHTS not in archive.namelist():
-            raise UnsupportedError(
-                f"has no {WEIGHTS}",
-                where=job.source,
-                why="this version reads weights that are stored as HDF5",
-                hint="save the model again with model.save('model.keras')",
-            )
+            raise _no_weights(archive, job.source)
         stream, text = _weights_stream(archive, job.source, spool_path)
-        assets = saving_lib.DiskIOStore("assets", archive=archive, mode="r") if _has_assets(archive) else None
-        try:
-            with scope.listening(), keras_errors(job.source):
-                bind_saved_state(model, ArchivedH5Store(stream), assets, job.source)
-        finally:
-            if assets:
-                assets.close()
+        with _assets(archive, job.source, spool_path) as assets, scope.listening(), keras_errors(job.source):
+            bind_saved_state(model, OpenedH5Store(h5py.File(stream, "r")), assets, job.source)
     return model, text
 
 
@@ -75,40 +65,72 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    # zipfile raises RuntimeError for an encrypted member, NotImplementedError for an unknown compression.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError) as error:
         raise _corrupt(path, str(error)) from error
 
 
 def _corrupt(path: str, why: str) -> SourceError:
-    return SourceError("is truncated or corrupt", where=path, why=why, hint="copy or download it again")
+    return SourceError("is truncated or corrupt", where=path, why=why, hint=COPY_AGAIN)
+
+
+def _no_weights(archive: zipfile.ZipFile, path: str) -> ExportError:
+    hint = "save the model again with model.save('model.keras'); --weights random goes on without weights"
+    if "model.weights.npz" in archive.namelist():
+        why = "its weights are stored as NumPy arrays, and this version reads HDF5"
+        return UnsupportedError("cannot be converted", where=path, why=why, hint=hint)
+    return SourceError("is not complete", where=path, why=f"the archive has no {WEIGHTS}", hint=hint)
 
 
 def _config_text(archive: zipfile.ZipFile, path: str) -> bytes:
     info = archive.getinfo(CONFIG)
-    if info.file_size > CONFIG_LIMIT_BYTES:
-        raise _corrupt(path, f"{CONFIG} claims to be {info.file_size} bytes long")
+    _check_expansion(info, path)
     return archive.read(info)
 
 
-def _has_assets(archive: zipfile.ZipFile) -> bool:
-    return any(name.startswith("assets/") for name in archive.namelist())
+def _check_expansion(info: zipfile.ZipInfo, path: str) -> None:
+    """Before a byte is unpacked. Raises SourceError."""
+    if info.file_size > LARGEST_EXPANSION * max(info.compress_size, 2**20):
+        why = f"{info.filename} claims to expand from {info.compress_size} to {info.file_size} bytes"
+        raise _corrupt(path, why)
+
+
+@contextmanager
+def _assets(archive: zipfile.ZipFile, path: str, spool_path: str) -> Iterator[saving_lib.DiskIOStore | None]:
+    """The archive's assets (vocabularies) as files, for as long as layers load them.
+
+    Keras would unpack the whole archive, weights included, into the system's temporary folder.
+    """
+    members = [info for info in archive.infolist() if info.filename.startswith("assets/")]
+    if not members:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(dir=spool_path) as folder:
+        for info in members:
+            if ".." in info.filename.replace("\\", "/").split("/"):
+                raise _corrupt(path, f"the name of its member {info.filename!r} leads out of the archive")
+            _check_expansion(info, path)
+            try:
+                archive.extract(info, folder)
+            except OSError as error:
+                raise output_error(error, os.path.dirname(spool_path)) from error
+        yield saving_lib.DiskIOStore(os.path.join(folder, "assets"), mode="r")
 
 
 def _weights_stream(archive: zipfile.ZipFile, path: str, spool_path: str) -> tuple[BinaryIO, str]:
     """The weights file inside the archive: a window onto it, or a copy in `spool_path` when it is compressed."""
     info = archive.getinfo(WEIGHTS)
-    if info.file_size > LARGEST_EXPANSION * max(info.compress_size, 2**20):
-        raise _corrupt(path, f"{WEIGHTS} claims to expand from {info.compress_size} to {info.file_size} bytes")
+    _check_expansion(info, path)
     if info.compress_type == zipfile.ZIP_STORED:
         _check_crc(archive, info)
         return io.BufferedReader(_Window(path, info), 2**16), "from the archive"
     try:
         # The folder of the output, not the system's temporary one, which is often small or in memory.
-        spool = tempfile.TemporaryFile(dir=spool_path)
+        spool = tempfile.TemporaryFile(dir=spool_path)  # noqa: SIM115 (read from for the life of the worker)
         with archive.open(info) as member:
             shutil.copyfileobj(member, spool, 2**20)
     except OSError as error:
-        raise output_error(error, spool_path) from error
+        raise output_error(error, os.path.dirname(spool_path)) from error
     return spool, f"from the archive (compressed there; {info.file_size} bytes were spooled to the output's disk)"
 
 
@@ -149,14 +171,3 @@ class _Window(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
-
-
-class ArchivedH5Store(saving_lib.H5IOStore):
-    """Keras's own store over a stream; it is kept open, because weights are read from it later."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        super().__init__(WEIGHTS)
-
-    def _get_h5_file(self, path_or_io: Any, mode: str | None = None) -> h5py.File:
-        return h5py.File(self._stream, "r")

@@ -12,6 +12,7 @@ from keras.src.saving import serialization_lib
 from exporter.records import Job
 from exporter.sources import untrusted
 from exporter.sources.hollow import HollowScope
+from exporter.sources.keras_2_config import renumber_nested_calls
 from exporter.sources.loading import keras_errors
 
 
@@ -35,8 +36,11 @@ def with_weights(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.M
 
 
 def reference(job: Job) -> Any:
-    """The model as Keras itself loads it."""
-    return legacy_h5_format.load_model_from_hdf5(job.source, compile=False, safe_mode=not job.trust_code)
+    """The model as Keras itself fills it."""
+    with h5py.File(job.source, "r", locking=False) as file:
+        model = _model(job, _config_text(file))
+        legacy_h5_format.load_weights_from_hdf5_group(legacy_h5_format.safe_get_h5_group(file, "model_weights"), model)
+    return model
 
 
 def _config_text(file: h5py.File) -> str:
@@ -49,5 +53,7 @@ def _model(job: Job, text: str) -> keras.Model:
     if not job.trust_code:
         untrusted.refuse_code(config, job.source)
     legacy = saving_options.keras_option_scope(use_legacy_config=True)
+    decoded = json_utils.decode(text)
+    renumber_nested_calls(decoded)
     with legacy, serialization_lib.SafeModeScope(not job.trust_code):
-        return saving_utils.model_from_config(json_utils.decode(text), custom_objects={})
+        return saving_utils.model_from_config(decoded, custom_objects={})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,13 +13,11 @@ import keras
 from keras.src.legacy.saving import legacy_h5_format
 from keras.src.saving import saving_lib
 
-from exporter.errors import SourceError, TrustError
+from exporter.errors import ExportError, SourceError, TrustError
 from exporter.sources.hollow import HollowScope
 from exporter.sources.untrusted import TRUST_HINT, unknown_class
 
 UNKNOWN_CLASS = re.compile(r"(?:Unknown (?:layer|object|\w+)|Could not locate \w+|Cannot find class):? '?([\w>.]+)'?")
-# What Keras raises for files that do not hold what they should.
-KERAS_FAILURES = (ValueError, TypeError, LookupError, AttributeError, OSError, NotImplementedError, zipfile.BadZipFile)
 
 
 @contextmanager
@@ -27,14 +25,17 @@ def keras_errors(where: str) -> Iterator[None]:
     """Turn what Keras raises while it reads a file into errors that say what to do."""
     try:
         yield
-    except KERAS_FAILURES as error:
+    except (ExportError, MemoryError):
+        raise
+    # The file decides which of Keras's functions run with which arguments, so that nearly anything can be raised.
+    except Exception as error:
         text = str(error)
         if "safe_mode" in text or "unsafe deserialization" in text:
             why = "Keras found serialised code in it"
             raise TrustError("contains Python code", where=where, why=why, hint=TRUST_HINT) from error
         if found := UNKNOWN_CLASS.search(text):
             raise unknown_class(found[1], where) from error
-        why = f"Keras says: {_first_lines(text)}" if text else type(error).__name__
+        why = f"Keras says: {type(error).__name__}: {_first_lines(text)}"
         raise SourceError("cannot be loaded", where=where, why=why, hint="is it the right file?") from error
 
 
@@ -70,21 +71,36 @@ def bind_saved_state(model: keras.Model, store: saving_lib.H5IOStore, assets: An
 
 def bind_weights_file(model: keras.Model, path: str, scope: HollowScope) -> None:
     """Bind the weights of a `.weights.h5` file or of a legacy (Keras 2, or whole-model) `.h5` file, told by content."""
-    with keras_errors(path):
+    with keras_errors(path), scope.listening():
+        # Left open for the life of the worker: the weights are read from it later.
         file = h5py.File(path, "r", locking=False)
-        group = file["model_weights"] if "model_weights" in file else file
-        with scope.listening():
-            if "layer_names" in group.attrs or "layer_names0" in group.attrs:
-                legacy_h5_format.load_weights_from_hdf5_group(group, model)
-            else:
-                bind_saved_state(model, saving_lib.H5IOStore(path), None, path)
+        if group := _legacy_root(file):
+            legacy_h5_format.load_weights_from_hdf5_group(group, model)
+        else:
+            bind_saved_state(model, OpenedH5Store(file), None, path)
+
+
+class OpenedH5Store(saving_lib.H5IOStore):
+    """Keras's own store over a file that is open already."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        super().__init__(os.path.basename(file.filename))
+
+    def _get_h5_file(self, path_or_io: Any, mode: str | None = None) -> h5py.File:
+        return self._file
+
+
+def _legacy_root(file: h5py.File) -> h5py.Group | None:
+    """Where a legacy file keeps its layers, None for one that follows the layout of Keras 3."""
+    group = legacy_h5_format.safe_get_h5_group(file, "model_weights") if "model_weights" in file else file
+    return group if "layer_names" in group.attrs or "layer_names0" in group.attrs else None
 
 
 def load_weights_file(model: keras.Model, path: str) -> None:
     """The same into a real model, by Keras alone: the reference that verification compares with."""
     with h5py.File(path, "r", locking=False) as file:
-        group = file["model_weights"] if "model_weights" in file else file
-        if "layer_names" in group.attrs or "layer_names0" in group.attrs:
+        if group := _legacy_root(file):
             legacy_h5_format.load_weights_from_hdf5_group(group, model)
         else:
-            saving_lib._load_state(model, saving_lib.H5IOStore(path), None, "", visited_saveables=set())
+            saving_lib._load_state(model, OpenedH5Store(file), None, "", visited_saveables=set())

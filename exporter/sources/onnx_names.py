@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -11,48 +10,48 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from exporter.lazy import LazyArray
 from exporter.records import OnnxNode, Shape
-from exporter.sources.onnx_graph import graphs, used_names
+from exporter.sources.describe import Names
+from exporter.sources.onnx_graph import graphs, subgraphs, used_names
 from exporter.sources.tracing import OpOwners
 
-# tf2onnx names what it makes after what it came from: `scope/op__123`.
-DERIVED = re.compile(r"__\d+$")
 
-
-def name_weights(model: ModelProto, weights: Mapping[str, LazyArray]) -> dict[str, LazyArray]:
+def name_weights(
+    model: ModelProto, weights: Mapping[str, LazyArray], weight_nbytes: Mapping[str, int]
+) -> dict[str, LazyArray]:
     """Initializers named after the weight that they mostly consist of; returns the lazy ones under their new names.
 
-    A folded kernel keeps the kernel's name and a folded bias that of the first of its vectors.
+    A folded kernel keeps the kernel's name; a folded bias, all of whose vectors are of one size, gets the name of the
+    one that the fewest other initializers depend on. `weight_nbytes` has the size of each weight of the model.
     """
     uses = Counter(origin for array in weights.values() for origin in array.origins)
-    taken = {value.name for graph in graphs(model.graph) for value in [*graph.input, *graph.output]}
-    taken |= {output for graph in graphs(model.graph) for node in graph.node for output in node.output}
+    outputs = {value.name for value in model.graph.output}
+    inner = list(graphs(model.graph))
+    taken = {value.name for graph in inner for value in [*graph.input, *graph.output]}
+    taken |= {output for graph in inner for node in graph.node for output in node.output}
+    taken |= {proto.name for graph in inner for proto in graph.initializer if proto.name not in weights}
+    names = Names(taken)
     renamed: dict[str, str] = {}
-    for old, array in weights.items():
-        if array.origins:
-            # A kernel folded with its batch norm depends on vectors that the bias depends on too.
-            origin = min(array.origins, key=lambda name: (uses[name], name))
-            renamed[old] = _unique(origin, taken)
+    for proto in model.graph.initializer:
+        array = weights.get(proto.name)
+        if array is not None and array.origins:
+            origin = min(array.origins, key=lambda name: (-weight_nbytes.get(name, 0), uses[name], name))
+            renamed[proto.name] = names.unique(origin)
+        elif proto.name in outputs:
+            renamed[proto.name] = names.unique(f"{proto.name}/constant")
     _rename(model.graph, renamed)
     return {renamed.get(name, name): array for name, array in weights.items()}
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    candidate, number = name, 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
-    taken.add(candidate)
-    return candidate
-
-
 def _rename(graph: GraphProto, renamed: Mapping[str, str]) -> None:
+    """Outputs of the model keep their names: one that is an initializer becomes a copy of it."""
+    for value in graph.output:
+        if value.name in renamed:
+            graph.node.add(op_type="Identity", name=value.name, input=[value.name], output=[value.name])
     for inner in graphs(graph):
         for node in inner.node:
             node.input[:] = [renamed.get(name, name) for name in node.input]
         for proto in inner.initializer:
             proto.name = renamed.get(proto.name, proto.name)
-    for value in graph.output:
-        value.name = renamed.get(value.name, value.name)
 
 
 def infer_shapes(model: ModelProto, batch: str = "batch") -> ModelProto:
@@ -75,16 +74,18 @@ def _name_dims(value: ValueInfoProto, batch: str) -> None:
             dim.dim_param = batch if axis == 0 else f"{value.name}_dim_{axis}"
 
 
-def describe_nodes(
-    model: ModelProto, weights: Mapping[str, LazyArray], layer_of_weight: Mapping[str, str], owners: OpOwners
-) -> tuple[OnnxNode, ...]:
-    """Each node with its layer, shapes and dtypes; writes `namespace` and `layer` into the node's metadata."""
-    layers = _Layers(weights, layer_of_weight, owners)
+def describe_nodes(model: ModelProto, layers: NodeLayers) -> tuple[OnnxNode, ...]:
+    """Each node with its layer, shapes and dtypes; writes `namespace` into the node's metadata.
+
+    The nodes inside of loops and branches get the metadata too.
+    """
     matches = layers.match(model.graph.node)
     types = {value.name: value.type.tensor_type for value in _values(model.graph)}
     nodes = []
     for index, (node, (layer, kind)) in enumerate(zip(model.graph.node, matches, strict=True)):
         node.metadata_props.add(key="namespace", value=layer or "")
+        for body in subgraphs(node):
+            layers.mark(body, layer or "")
         nodes.append(
             OnnxNode(
                 index=index,
@@ -119,27 +120,35 @@ def _dtype(kind: onnx.TypeProto.Tensor | None) -> str | None:
     return str(helper.tensor_dtype_to_np_dtype(kind.elem_type))
 
 
-class _Layers:
+class NodeLayers:
     """Finds the layer of each node, from the surest evidence to the weakest."""
 
-    def __init__(self, weights: Mapping[str, LazyArray], layer_of_weight: Mapping[str, str], owners: OpOwners) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, LazyArray],
+        layer_of_weight: Mapping[str, str],
+        layer_of_output: Mapping[str, str | None],
+        owners: OpOwners,
+    ) -> None:
         self._weights, self._layer_of_weight, self._owners = weights, layer_of_weight, owners
+        self._layer_of_output = layer_of_output
 
     def match(self, nodes: Iterable[NodeProto]) -> list[tuple[str | None, str]]:
         nodes = list(nodes)
-        found = [self._by_name(node.name) for node in nodes]
+        found = [self._owners.find(node.name) for node in nodes]
         found = [
             self._by_weight(node) if layer is None else (layer, kind)
             for node, (layer, kind) in zip(nodes, found, strict=True)
         ]
         return self._by_neighbour(nodes, found)
 
-    def _by_name(self, name: str) -> tuple[str | None, str]:
-        while True:
-            layer, kind = self._owners.find(name)
-            if layer is not None or not DERIVED.search(name):
-                return layer, kind
-            name = DERIVED.sub("", name)
+    def mark(self, body: GraphProto, enclosing: str) -> None:
+        """Write the namespace of each node inside of a loop or branch, at least that of the loop itself."""
+        for node in body.node:
+            namespace = self._owners.find(node.name)[0] or enclosing
+            node.metadata_props.add(key="namespace", value=namespace)
+            for inner in subgraphs(node):
+                self.mark(inner, namespace)
 
     def _by_weight(self, node: NodeProto) -> tuple[str | None, str]:
         for name in used_names(node):
@@ -160,7 +169,7 @@ class _Layers:
                 found[place] = (producer, "neighbour" if producer else "none")
             layer = found[place][0]
             made_by.update({name: layer for name in node.output if layer})
-        used_by: dict[str, str] = {}
+        used_by = {name: layer for name, layer in self._layer_of_output.items() if layer}
         for place in reversed(range(len(nodes))):
             if found[place][0] is None:
                 consumer = next((used_by[name] for name in nodes[place].output if name in used_by), None)

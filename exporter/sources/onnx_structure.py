@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import onnx
 import tensorflow as tf
-from tf2onnx import handler, optimizer, tfonnx
+from tf2onnx import handler, optimizer, tf_loader, tfonnx
 from tf2onnx.graph import Graph
 
 from exporter.errors import UnsupportedError
@@ -14,9 +16,10 @@ from exporter.lazy import LazyArray, OnnxStructure
 from exporter.records import ModelGraph
 from exporter.sources import weight_arithmetic
 from exporter.sources.conv_folding import fold_convolutions
-from exporter.sources.onnx_graph import graphs, stub
-from exporter.sources.onnx_names import describe_nodes, infer_shapes, name_weights
+from exporter.sources.onnx_graph import graphs, replace, stub
+from exporter.sources.onnx_names import NodeLayers, describe_nodes, infer_shapes, name_weights
 from exporter.sources.tf2onnx_lazy import LazyConstants
+from exporter.sources.tf2onnx_ops import REWRITERS
 from exporter.sources.tracing import TracedModel
 
 # Node metadata (`metadata_props`) came with this version of the format; ONNX Runtime reads it from 1.18 on.
@@ -42,11 +45,14 @@ def build(traced: TracedModel, weights: Sequence[LazyArray], graph: ModelGraph, 
     """
     model, lazy = _converted(traced, weights, graph, opset)
     lazy = fold_convolutions(model, lazy)
-    lazy = name_weights(model, lazy)
+    lazy = name_weights(model, lazy, {weight.name: weight.nbytes for weight in graph.weights})
     model.ir_version = IR_VERSION
+    used_domains = {node.domain for inner in graphs(model.graph) for node in inner.node}
+    replace(model.opset_import, [entry for entry in model.opset_import if entry.domain in used_domains | {""}])
     model = infer_shapes(model)
     layer_of_weight = {weight.name: weight.layer for weight in graph.weights}
-    nodes = describe_nodes(model, lazy, layer_of_weight, traced.owners)
+    layer_of_output = dict(zip((spec.name for spec in graph.outputs), traced.output_layers, strict=True))
+    nodes = describe_nodes(model, NodeLayers(lazy, layer_of_weight, layer_of_output, traced.owners))
     return OnnxStructure(model, lazy, nodes)
 
 
@@ -57,40 +63,91 @@ def _converted(
     values = weight_arithmetic.fold(traced.graph_def, _values(traced, weights), tensors)
     names = [spec.name for spec in (*graph.inputs, *graph.outputs)]
     constants = LazyConstants()
+    # Functions of an earlier conversion in this process, which may have the same names.
+    tf_loader.clear_functions()
     with constants.installed():
         main, bodies = _parsed(traced, opset)
-        _bind(main, values)
+        _bind(main, values, constants)
         renamed = dict(zip(tensors, names, strict=True))
+        failures = FailedOps()
         try:
-            converted = tfonnx.process_graphs(main, bodies, None, [], [], False, None, None, renamed)
-            _refuse_unknown_ops(converted, traced, graph.name)
-            # Without catch_errors tf2onnx does not copy the whole graph before each of its passes.
-            optimised = optimizer.optimize_graph(converted, catch_errors=False)
+            with failures.listening():
+                optimised = _processed(main, bodies, renamed)
         except TF2ONNX_FAILURES as error:
             _refuse_unknown_ops(main, traced, graph.name)
-            raise UnsupportedError(
-                "tf2onnx cannot convert the model",
-                where=graph.name,
-                why=f"{type(error).__name__}: {error}",
-                hint=DESCRIBE_ANYWAY,
-            ) from error
+            raise _refusal(failures, traced, graph.name, f"{type(error).__name__}: {error}") from error
         model = optimised.make_model("", graph_name=graph.name)
+    _refuse_unconverted_ops(model, opset, traced, graph.name)
     return model, _unfilled(model, constants)
+
+
+def _processed(main: Graph, bodies: list[Graph], renamed: Mapping[str, str]) -> Graph:
+    converted = tfonnx.process_graphs(main, bodies, None, [], [], False, REWRITERS, None, renamed)
+    # What a rewritten loop leaves behind, such as the lists that it filled.
+    converted.delete_unused_nodes(converted.outputs)
+    # Without catch_errors tf2onnx does not copy the whole graph before each of its passes.
+    return optimizer.optimize_graph(converted, catch_errors=False)
+
+
+class FailedOps(logging.Handler):
+    """The names of the TensorFlow ops whose conversion raised; tf2onnx tells them to its log only."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.names: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if str(record.msg).startswith("Failed to convert node") and isinstance(record.args, tuple):
+            self.names.append(str(record.args[0]))
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        logger = logging.getLogger(tfonnx.__name__)
+        logger.addHandler(self)
+        try:
+            yield
+        finally:
+            logger.removeHandler(self)
+
+
+def _refusal(failures: FailedOps, traced: TracedModel, name: str, why: str) -> UnsupportedError:
+    if not failures.names:
+        return UnsupportedError("tf2onnx cannot convert the model", where=name, why=why, hint=DESCRIBE_ANYWAY)
+    op = failures.names[0]
+    layer = traced.owners.find(op)[0] or "?"
+    return UnsupportedError(
+        f"tf2onnx cannot convert the TensorFlow op {op}", where=f"{name}, layer {layer}", why=why, hint=DESCRIBE_ANYWAY
+    )
 
 
 def _refuse_unknown_ops(graph: Graph, traced: TracedModel, name: str) -> None:
     """tf2onnx leaves TensorFlow ops that it does not know in the graph, for others to stumble over."""
     known = handler.tf_op.create_mapping(graph.opset, graph.extra_opset)
-    culprits = {
-        (node.type, traced.owners.find(node.name)[0] or "?")
+    unknown = [
+        (node.type, node.name)
         for node in graph.get_nodes()
         if not (node.is_const() or node.is_graph_input())
         and node.type not in known
         and not onnx.defs.has(node.type, node.domain)
-    }
-    if culprits:
-        ops = ", ".join(sorted({op for op, _ in culprits}))
-        layers = ", ".join(sorted({layer for _, layer in culprits})[:5])
+    ]
+    _refuse(unknown, traced, name)
+
+
+def _refuse_unconverted_ops(model: onnx.ModelProto, opset: int, traced: TracedModel, name: str) -> None:
+    """What is left of TensorFlow in the finished graph, and ops that this opset does not have yet."""
+    unknown = [
+        (node.op_type, node.name)
+        for inner in graphs(model.graph)
+        for node in inner.node
+        if not node.domain and not onnx.defs.has(node.op_type, opset)
+    ]
+    _refuse(unknown, traced, name)
+
+
+def _refuse(unknown: Sequence[tuple[str, str]], traced: TracedModel, name: str) -> None:
+    if unknown:
+        ops = ", ".join(sorted({op for op, _ in unknown}))
+        layers = ", ".join(sorted({traced.owners.find(node)[0] or "?" for _, node in unknown})[:5])
         raise UnsupportedError(
             f"no ONNX form is known for the TensorFlow op {ops}",
             where=f"{name}, layer {layers}",
@@ -115,13 +172,13 @@ def _parsed(traced: TracedModel, opset: int) -> tuple[Graph, list[Graph]]:
     return main, bodies
 
 
-def _bind(graph: Graph, values: Mapping[str, LazyArray]) -> None:
-    """Constants in place of the placeholders that stand for weights."""
-    for node in list(graph.get_nodes()):
+def _bind(graph: Graph, values: Mapping[str, LazyArray], constants: LazyConstants) -> None:
+    """Make constants of the placeholders that stand for weights, in place: removing a node searches all of them."""
+    for node in graph.get_nodes():
         if node.is_graph_input() and node.name in values:
-            output = node.output[0]
-            graph.remove_node(node.name)
-            graph.make_const(output, values[node.name])
+            node.type = "Const"
+            node.attr.clear()
+            node.set_attr("value", constants.stub(values[node.name], node.output[0]))
 
 
 def _unfilled(model: onnx.ModelProto, constants: LazyConstants) -> dict[str, LazyArray]:

@@ -20,6 +20,7 @@ from exporter.sources.hollow import HollowScope
 from exporter.sources.loading import bind_weights_file
 from exporter.sources.random_weights import random_value
 from exporter.sources.tracing import trace
+from exporter.sources.untrusted import SAVE_HINT
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ def open_model(job: Job, spool_path: str) -> OpenedModel:
     scope = HollowScope()
     scope.__enter__()
     model, weights, notes = _opened(job, scope, spool_path)
+    if not isinstance(model, keras.Model):
+        why, hint = f"its config describes a {type(model).__name__}, which is no model", SAVE_HINT
+        raise SourceError("is not a Keras model", where=job.source, why=why, hint=hint)
     if not model.built:
         raise UnsupportedError(
             "has no weights yet",
@@ -107,7 +111,7 @@ def is_random(weights: str) -> bool:
 
 
 def _values(job: Job, model: keras.Model, scope: HollowScope, weights: str) -> dict[int, LazyArray]:
-    """A value for every variable: what was bound, random ones when asked for, the initial state of random generators."""
+    """A value for every variable: what was bound, or random ones when asked for; generators get their initial state."""
     names = weight_names(model)
     values: dict[int, LazyArray] = {}
     for variable in model.variables:
@@ -136,33 +140,37 @@ def input_specs(graph: ModelGraph, job: Job) -> tuple[TensorSpec, ...]:
     for name in asked:
         if name not in names:
             raise UsageError(
-                f"the model has no input {name!r}" if name else "the model has several inputs",
+                f"the model has no input {name!r}" if name else "the model has not exactly one input",
                 where="--input-shape",
-                why=f"its inputs are {', '.join(names)}",
-                hint=f"--input-shape {names[0]}:{_text(graph.inputs[0].shape)}",
+                why=f"its inputs are {', '.join(names)}" if names else "the file records no inputs",
+                hint=f"--input-shape {names[0]}:{_text(graph.inputs[0].shape)}" if names else "leave it out",
             )
     return tuple(dataclasses.replace(spec, shape=_shape(spec, asked.get(spec.name), job)) for spec in graph.inputs)
 
 
 def _shape(spec: TensorSpec, asked: Shape | None, job: Job) -> Shape | None:
-    declared = spec.shape
-    if declared is None:
+    """The declared shape with its free dimensions as asked for; the batch is the first of them."""
+    if spec.shape is None:
         return asked
-    shape = asked if asked is not None else declared
-    if job.batch_size is not None and shape and shape[0] is None:
-        shape = (job.batch_size, *shape[1:])
-    fits = len(shape) == len(declared) and all(
-        have is None or want in (None, have) for have, want in zip(declared, shape, strict=False)
+    batch = job.batch_size
+    shape = _fitted(spec.name, spec.shape, asked or spec.shape, f"--input-shape {spec.name}:{_text(asked)}")
+    if batch is None or not shape:
+        return shape
+    return _fitted(spec.name, shape, (batch, *shape[1:]), f"--batch-size {batch}")
+
+
+def _fitted(name: str, declared: Shape, asked: Shape, where: str) -> Shape:
+    fits = len(asked) == len(declared) and all(
+        have is None or want in (None, have) for have, want in zip(declared, asked, strict=False)
     )
-    batch_fits = job.batch_size is None or not shape or shape[0] == job.batch_size
-    if not (fits and batch_fits):
+    if not fits:
         raise UsageError(
             "the shape does not fit the model",
-            where=f"--input-shape {spec.name}:{_text(asked or shape)}",
-            why=f"the model declares {spec.name} as {_text(declared)}, where ? is free to choose",
-            hint=f"--input-shape {spec.name}:{_text(declared)}",
+            where=where,
+            why=f"the model declares {name} as {_text(declared)}, where ? is free to choose",
+            hint=f"--input-shape {name}:{_text(declared)}",
         )
-    return tuple(want if want is not None else have for want, have in zip(shape, declared, strict=True))
+    return tuple(want if want is not None else have for want, have in zip(asked, declared, strict=True))
 
 
 def _text(shape: Shape | None) -> str:

@@ -1,7 +1,8 @@
-"""A Keras model as a TensorFlow graph in which a node without content stands for each weight, and in which each op knows its layer."""
+"""A Keras model as a TensorFlow graph: a node without content stands for each weight, and each op knows its layer."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.ops.operation import Operation
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.python.eager.polymorphic_function import function_context
 from tensorflow.python.grappler import tf_optimizer
 
 from exporter.errors import UnsupportedError
@@ -22,6 +24,22 @@ from exporter.records import TensorSpec
 GRAPPLER_PASSES = ("function", "constfold", "dependency")
 # Attributes that keep a function from being inlined; Keras compiles grouped convolutions with XLA.
 INLINING_BARRIERS = ("_XlaMustCompile", "_noinline")
+# Asks for a loop or branch to be taken apart into `Switch` and `Merge`; tf2onnx knows recurrent layers by whole loops.
+LOWERING = "_lower_using_switch_merge"
+
+
+# tf2onnx names what it makes after what it came from: `scope/op__123`.
+DERIVED = re.compile(r"(__\d+)+$")
+# What layers raise when they cannot be called on tensors without values.
+TRACING_FAILURES = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    tf.errors.OpError,
+)
 
 
 @dataclass
@@ -41,8 +59,10 @@ class OpOwners:
         if name in self.by_op:
             return self.by_op[name], "recorded"
         while name:
-            if name in self.by_op or name in self.by_scope:
-                return self.by_op.get(name, self.by_scope.get(name)), "scope"
+            origin = DERIVED.sub("", name)
+            found = self.by_op.get(name) or self.by_op.get(origin) or self.by_scope.get(name)
+            if found:
+                return found, "scope"
             name = name.rpartition("/")[0]
         return None, "none"
 
@@ -51,12 +71,15 @@ class OpOwners:
 class TracedModel:
     """`weight_nodes[i]` is the node that stands for `variables[i]`; tensor names end in `:0`.
 
+    `output_layers[i]` is the namespace of the layer that made output `i`, None for what no layer made.
+
     `constants` are such nodes too: values that a layer computed outside the graph, such as `Normalization`'s mean.
     """
 
     graph_def: tf.compat.v1.GraphDef
     input_tensors: tuple[str, ...]
     output_tensors: tuple[str, ...]
+    output_layers: tuple[str | None, ...]
     weight_nodes: tuple[str, ...]
     variables: tuple[Any, ...]
     constants: Mapping[str, np.ndarray]
@@ -64,43 +87,104 @@ class TracedModel:
 
 
 def trace(model: keras.Model, specs: Sequence[TensorSpec], namespaces: Mapping[int, str]) -> TracedModel:
-    """Trace the model in inference mode on inputs of the given shapes; `namespaces` maps `id(layer)` to its namespace."""
+    """Trace the model in inference mode on inputs of the given shapes; `namespaces` is by `id()` of the layer.
+
+    Raises UnsupportedError for what cannot be called on tensors without values and for state outside of the weights.
+    """
     variables = tuple(model.variables)
     recorder = CallRecorder(namespaces)
 
     def call(inputs: list[tf.Tensor], weights: list[tf.Tensor]) -> Any:
-        state = list(zip(variables, weights, strict=True))
-        with keras.StatelessScope(state_mapping=state), recorder.recording():
-            return keras.tree.flatten(model(_as_called(model, inputs), training=False))
+        with WeightScope(variables, weights) as scope, _fresh_functions(), recorder.recording():
+            outputs = keras.tree.flatten(model(_as_called(model, inputs), training=False))
+            scope.refuse_strangers()
+            # A variable that is an output has its value only in here.
+            return [tf.convert_to_tensor(output) for output in outputs]
 
     inputs = [tf.TensorSpec(spec.shape, spec.dtype, f"input_{i}") for i, spec in enumerate(specs)]
     weights = [tf.TensorSpec(v.shape, v.dtype, f"weight_{i}") for i, v in enumerate(variables)]
-    function = tf.function(call, autograph=False).get_concrete_function(inputs, weights)
+    try:
+        function = tf.function(call, autograph=False).get_concrete_function(inputs, weights)
+    except TRACING_FAILURES as error:
+        raise UnsupportedError(
+            "cannot be traced", where=model.name, why=_first_lines(error), hint="does the model run on these inputs?"
+        ) from error
     true_inputs = tuple(tensor.name for tensor in function.inputs[: len(specs)])
     outputs = tuple(tensor.name for tensor in function.outputs)
     graph_def = function.graph.as_graph_def(add_shapes=True)
     _hide_from_grappler(graph_def, {tensor.op.name for tensor in function.inputs[len(specs) :]})
+    owners = recorder.owners(function.graph)
     return TracedModel(
         graph_def=inlined(graph_def, [*true_inputs, *outputs]),
         input_tensors=true_inputs,
         output_tensors=outputs,
+        # The function itself puts an `Identity` behind each.
+        output_layers=tuple(owners.find(tensor.op.inputs[0].op.name)[0] for tensor in function.outputs),
         weight_nodes=tuple(tensor.op.name for tensor in function.inputs[len(specs) : len(specs) + len(variables)]),
         variables=variables,
-        constants={inner.op.name: _captured(outer) for outer, inner in function.graph.captures},
-        owners=recorder.owners(function.graph),
+        constants={inner.op.name: _captured(outer, inner, owners) for outer, inner in function.graph.captures},
+        owners=owners,
     )
 
 
-def _captured(tensor: tf.Tensor) -> np.ndarray:
-    """The value of a tensor that the traced code refers to but was not given."""
-    if tensor.dtype in (tf.resource, tf.variant):
+def _first_lines(error: Exception) -> str:
+    # Keras writes the middle of its messages in bold.
+    plain = re.sub(r"\x1b\[\d*m", "", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:3])[:400]}"
+
+
+class WeightScope(keras.StatelessScope):
+    """Gives the model's variables the values of the trace, and notices when the model reads any other.
+
+    Keras silently takes the initial value of those; for the state of random generators it may.
+    """
+
+    def __init__(self, variables: Sequence[Any], values: Sequence[tf.Tensor]) -> None:
+        super().__init__(state_mapping=list(zip(variables, values, strict=True)))
+        self._strangers: dict[str, None] = {}
+
+    def get_current_value(self, variable: Any) -> Any:
+        value = super().get_current_value(variable)
+        if value is None and keras.backend.is_float_dtype(variable.dtype):
+            self._strangers[variable.path] = None
+        return value
+
+    def refuse_strangers(self) -> None:
+        """Raises UnsupportedError; not where the variable is read, because Keras rewrites what its layers raise."""
+        if self._strangers:
+            raise UnsupportedError(
+                "cannot be converted",
+                where=f"variable {', '.join(self._strangers)}",
+                why="the model computes with it, but it is not among the model's weights",
+                hint="assign the variable to an attribute of a layer of the model",
+            )
+
+
+@contextmanager
+def _fresh_functions() -> Iterator[None]:
+    """Make every `tf.function` inside the model trace anew: what it remembers of earlier calls has their weights."""
+    make, unique = function_context.make_function_context, object()
+
+    def make_context(scope_type: Any = None) -> Any:
+        return make((scope_type, unique))
+
+    with mock.patch.object(function_context, "make_function_context", make_context):
+        yield
+
+
+def _captured(outer: tf.Tensor, inner: tf.Tensor, owners: OpOwners) -> np.ndarray:
+    """The value of a tensor that the traced code refers to but was not given; `inner` stands for it in the graph."""
+    if outer.dtype in (tf.resource, tf.variant):
+        users = inner.consumers()
+        layers = {owners.find(user.name)[0] or "?" for user in users}
         raise UnsupportedError(
-            "cannot be converted",
-            where=tensor.name,
-            why="the model refers to a TensorFlow resource (a variable or table outside Keras's bookkeeping)",
-            hint="--to parquet,dot,svg needs no conversion and describes the model all the same",
+            f"no ONNX form is known for the TensorFlow op {', '.join(sorted({user.type for user in users}))}",
+            where=f"layer {', '.join(sorted(layers))}",
+            why="it uses a TensorFlow resource: a table, or a variable outside Keras's bookkeeping",
+            hint="--to parquet,dot,svg describes the model without converting it",
         )
-    return tensor.numpy()
+    return outer.numpy()
 
 
 def _as_called(model: keras.Model, inputs: Sequence[tf.Tensor]) -> Any:
@@ -153,7 +237,10 @@ class CallRecorder:
 
 
 def _claim_scope(by_scope: dict[str, str], scope: str, namespace: str) -> None:
-    """A name scope belongs to the layer of its ops; one with ops of several layers to what their namespaces share."""
+    """A name scope belongs to the layer of its ops; one with ops of several layers to what their namespaces share.
+
+    That may be nothing: an empty namespace.
+    """
     known = by_scope.setdefault(scope, namespace)
     while known and known != namespace and not namespace.startswith(known + "/"):
         known = known.rpartition("/")[0]
@@ -174,12 +261,15 @@ def _hide_from_grappler(graph_def: tf.compat.v1.GraphDef, placeholders: set[str]
 
 
 def inlined(graph_def: tf.compat.v1.GraphDef, kept: Sequence[str]) -> tf.compat.v1.GraphDef:
-    """The graph with its function calls replaced by their bodies and constant shape arithmetic done; `kept` stays."""
+    """The graph with its function calls replaced by their bodies and constant shape arithmetic done; `kept` stays.
+
+    Loops and branches stay whole, their bodies in the function library.
+    """
     nodes = [*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)]
     for item in [*nodes, *graph_def.library.function]:
-        for barrier in INLINING_BARRIERS:
-            if barrier in item.attr:
-                item.attr[barrier].b = False
+        for unwanted in (*INLINING_BARRIERS, LOWERING):
+            if unwanted in item.attr:
+                item.attr[unwanted].b = False
     config = config_pb2.ConfigProto()
     config.graph_options.rewrite_options.optimizers[:] = GRAPPLER_PASSES
     meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=graph_def)

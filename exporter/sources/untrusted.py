@@ -8,6 +8,7 @@ from typing import Any
 
 from exporter.errors import SourceError, TrustError, UnsupportedError
 
+SAVE_HINT = "save the model from Keras with model.save('model.keras') and export that file"
 TRUST_HINT = "if you trust where the file comes from, repeat the command with --trust-code"
 
 
@@ -19,13 +20,15 @@ def parse_config(text: str | bytes, where: str) -> dict[str, Any]:
         raise SourceError(
             "is corrupt", where=where, why=f"its config is not JSON: {error}", hint="copy or download it again"
         ) from error
-    if not isinstance(config, dict) or "class_name" not in config:
-        raise SourceError("is not a Keras model", where=where, why="its config does not name a model class")
-    return config
+    if not isinstance(config, dict) or not isinstance(config.get("class_name"), str) or "config" not in config:
+        why = "its config does not describe a model"
+        raise SourceError("is not a Keras model", where=where, why=why, hint=SAVE_HINT)
+    # Losses, metrics and optimizers are not loaded, so that foreign ones do no harm.
+    return {key: value for key, value in config.items() if key != "compile_config"}
 
 
 def refuse_code(config: dict[str, Any], where: str) -> None:
-    """Raises TrustError for Lambda layers and pickled functions, UnsupportedError for classes outside of Keras."""
+    """Raises TrustError for Lambda layers and marshalled functions."""
     for entry, layer in _serialised(config, ""):
         name = entry.get("class_name")
         if name in ("Lambda", "__lambda__"):

@@ -54,12 +54,13 @@ def fold(
     """Fold in place and return the value of every placeholder that stands for weights afterwards, by node name.
 
     `weights` has the value of each node that stands for a weight. Such a node, and one that is folded, becomes a
-    placeholder of the same name. `kept` names the graph's outputs and true inputs.
+    placeholder of the same name. `kept` names the graph's true inputs and outputs, which stay what they are.
     """
+    kept = {_node_name(tensor) for tensor in kept}
     nodes = {node.name: node for node in graph_def.node}
     values: dict[str, Operand] = {name: value for name, value in weights.items() if name in nodes}
     for name in _ordered(nodes):
-        value = _folded(nodes[name], values)
+        value = None if name in kept else _folded(nodes[name], values)
         if value is not None:
             values[name] = value
     for name, value in values.items():
@@ -85,8 +86,13 @@ def _folded(node: Any, values: Mapping[str, Operand]) -> Operand | None:
 
 
 def _producer(tensor: str) -> str:
-    """`^a` and `a:1` come from node `a`; control inputs and second outputs never have a known value."""
+    """The key of a tensor in the table of values: control inputs and second outputs have none, by their spelling."""
     return tensor.removesuffix(":0")
+
+
+def _node_name(tensor: str) -> str:
+    """`^a`, `a` and `a:1` come from node `a`."""
+    return tensor.removeprefix("^").partition(":")[0]
 
 
 def _ordered(nodes: Mapping[str, Any]) -> list[str]:
@@ -104,7 +110,7 @@ def _ordered(nodes: Mapping[str, Any]) -> list[str]:
                     order.append(name)
                 continue
             state[name] = False
-            producers = (tensor.lstrip("^").partition(":")[0] for tensor in nodes[name].input)
+            producers = map(_node_name, nodes[name].input)
             stack.extend(producer for producer in producers if producer not in state)
     return order
 
@@ -120,12 +126,12 @@ def _placeholder(name: str, value: LazyArray) -> Any:
 
 def _prune(graph_def: tf.compat.v1.GraphDef, nodes: Mapping[str, Any], kept: Iterable[str]) -> set[str]:
     """Drop the nodes that nothing kept depends on; return the names of those that stay."""
-    stack = [tensor.partition(":")[0] for tensor in kept]
+    stack = list(kept)
     used: set[str] = set()
     while stack:
         name = stack.pop()
         if name not in used:
             used.add(name)
-            stack.extend(tensor.lstrip("^").partition(":")[0] for tensor in nodes[name].input)
+            stack.extend(map(_node_name, nodes[name].input))
     replace(graph_def.node, [node for node in graph_def.node if node.name in used])
     return used

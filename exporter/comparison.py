@@ -1,0 +1,118 @@
+"""Inputs to compare on, and what differences mean. Arithmetic only: nothing here knows Keras or ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from exporter.records import OutputDifference, TensorSpec, Verification
+
+# JSON knows no infinity.
+LARGEST = float(np.finfo(np.float64).max)
+IMAGE_CHANNELS = (1, 3, 4)
+# An output that varies by less than this part of its magnitude is a constant for all that a comparison can say.
+SMALLEST_SPREAD = 1e-6
+# One part in a million: about what rounding in float32 does to a value on its way through a few layers.
+PERTURBATION = 2.0**-20
+
+
+def make_inputs(inputs: Sequence[TensorSpec], index_limit: int, seed: int) -> list[np.ndarray]:
+    """Seeded inputs: normal numbers, a second sample of another kind; whole numbers below `index_limit`.
+
+    The second sample of an image is around mid-grey on the scale from 0 to 255, which models with a rescaling of their
+    own are made for; of anything else it is 16 times as large.
+    """
+    generator = np.random.default_rng(seed)
+    arrays: list[np.ndarray] = []
+    for spec in inputs:
+        shape, dtype = tuple(size or 1 for size in spec.shape or ()), np.dtype(spec.dtype or "float32")
+        if dtype.kind in "iub":
+            arrays.append(generator.integers(0, 2 if dtype.kind == "b" else index_limit, shape).astype(dtype))
+            continue
+        array = generator.standard_normal(shape)
+        if shape and shape[0] > 1:
+            is_image = len(shape) == 4 and shape[-1] in IMAGE_CHANNELS
+            array[1] = 127.5 + 4 * array[1] if is_image else 16 * array[1]
+        arrays.append(array.astype(dtype))
+    return arrays
+
+
+def perturbed(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The same inputs with every real number changed by one part in a million."""
+    return [array * array.dtype.type(1 + PERTURBATION) if array.dtype.kind == "f" else array for array in inputs]
+
+
+def compare(
+    names: Sequence[str], expected: Sequence[np.ndarray], found: Sequence[np.ndarray], atol: float, rtol: float
+) -> Verification:
+    """`passed` when every output has the source's shape and stays within its limit."""
+    if [array.shape for array in expected] != [array.shape for array in found]:
+        shapes = f"{[list(array.shape) for array in found]} instead of {[list(array.shape) for array in expected]}"
+        return Verification("mismatch", f"the outputs have the shapes {shapes}")
+    rows = tuple(_difference(*item, atol, rtol) for item in zip(names, expected, found, strict=True))
+    worst = [row for row in rows if not row.max_abs <= row.limit]
+    if worst:
+        reason = "; ".join(f"{row.output} differs by {row.max_abs:.3g}, allowed is {row.limit:.3g}" for row in worst)
+        return Verification("mismatch", reason, outputs=rows)
+    constant = expected and all(array.size > 1 and _spread(array) < SMALLEST_SPREAD for array in expected)
+    return Verification(
+        "passed", "the source's output hardly varies, so this says little" if constant else "", outputs=rows
+    )
+
+
+def judge(
+    names: Sequence[str],
+    expected: Sequence[np.ndarray],
+    found: Sequence[np.ndarray],
+    moved: Sequence[np.ndarray],
+    atol: float,
+    rtol: float,
+) -> Verification:
+    """The verdict on a mismatch, given what the source makes of perturbed inputs (`moved`).
+
+    Deep untrained networks can be chaotic: their own output changes beyond any limit when the input changes by one
+    part in a million, and then no two correct implementations agree. Samples (the first axis, where all outputs have
+    the same number) in which that is so are left out; if none is left, nothing can be concluded.
+    """
+    samples = (
+        range(len(expected[0])) if len({array.shape[:1] for array in expected}) == 1 and expected[0].ndim else (...,)
+    )
+    verdicts = []
+    for sample in samples:
+        parts = [[array[sample] for array in arrays] for arrays in (expected, found, moved)]
+        if compare(names, parts[0], parts[2], atol, rtol).status == "passed":
+            verdicts.append(compare(names, parts[0], parts[1], atol, rtol))
+    chaotic = "the source's own output changes beyond the limit when its input changes by one part in a million"
+    if not verdicts:
+        return Verification("skipped", f"{chaotic}: nothing can be concluded; trained weights would tell")
+    worst = next((verdict for verdict in verdicts if verdict.status == "mismatch"), verdicts[0])
+    left_out = len(samples) - len(verdicts)
+    if worst.status == "passed" and left_out:
+        return replace(worst, reason=f"{left_out} of {len(samples)} samples left out, in which {chaotic}")
+    return worst
+
+
+def _spread(array: np.ndarray) -> float:
+    """The range of the values as a part of the largest magnitude; 0 for a constant."""
+    values = comparable(array).astype(np.float64)
+    magnitude = np.max(np.abs(values))
+    return float(np.ptp(values) / magnitude) if magnitude else 0.0
+
+
+def _difference(name: str, expected: np.ndarray, found: np.ndarray, atol: float, rtol: float) -> OutputDifference:
+    a, b = comparable(expected).astype(np.float64), comparable(found).astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore", over="ignore"):
+        gaps = np.where(same, 0.0, np.abs(a - b))
+    gaps = np.nan_to_num(gaps, nan=LARGEST, posinf=LARGEST)
+    magnitude = float(np.max(np.abs(a[np.isfinite(a)]), initial=0.0))
+    largest = float(np.max(gaps, initial=0.0))
+    relative = min(largest / magnitude, LARGEST) if magnitude else 0.0 if largest == 0 else LARGEST
+    return OutputDifference(name, tuple(expected.shape), largest, relative, min(atol + rtol * magnitude, LARGEST / 2))
+
+
+def comparable(array: np.ndarray) -> np.ndarray:
+    """NumPy's files know no bfloat16."""
+    return array.astype(np.float32) if array.dtype.kind == "V" or array.dtype.name == "bfloat16" else array

@@ -1,0 +1,47 @@
+"""Configs that Keras 2 wrote, made readable for Keras 3 where it lost the knowledge itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def renumber_nested_calls(config: Any) -> None:
+    """Change, in place, the references to calls of nested models, at every depth.
+
+    Keras 2 counts a nested model's own graph as its call 0, so that references to it start at 1. Keras 3 has no such
+    call and takes the file for broken; only in `output_layers` does it subtract 1, and only for functional models.
+    """
+    inner = config.get("config") if isinstance(config, dict) else None
+    if not isinstance(inner, dict) or not isinstance(inner.get("layers"), list):
+        return
+    layers = [layer for layer in inner["layers"] if isinstance(layer, dict)]
+    nested = {layer.get("name"): layer for layer in layers if _has_layers(layer)}
+    calls = list(_references([layer.get("inbound_nodes") for layer in layers]))
+    outputs = list(_references(inner.get("output_layers")))
+    for name, layer in nested.items():
+        own_calls = [call for call in calls if call[0] == name]
+        if layer.get("class_name") == "Sequential":
+            own_calls += [call for call in outputs if call[0] == name]
+        if all(call[1] > 0 for call in own_calls):
+            for call in own_calls:
+                call[1] -= 1
+        renumber_nested_calls(layer)
+
+
+def _has_layers(layer: dict[str, Any]) -> bool:
+    return isinstance(layer.get("config"), dict) and "layers" in layer["config"]
+
+
+def _references(value: Any) -> Iterator[list[Any]]:
+    """Every `[layer, call, output, …]` in the lists; Keras 3 writes dictionaries instead, which stay as they are."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            if len(item) in (3, 4) and isinstance(item[0], str) and all(type(number) is int for number in item[1:3]):
+                yield item
+                # Keyword arguments may be tensors too.
+                stack.extend(item[3].values() if len(item) == 4 and isinstance(item[3], dict) else ())
+            else:
+                stack.extend(item)
