@@ -97,7 +97,8 @@ def judge(
 def _spread(array: np.ndarray) -> float:
     """The range of the values as a part of the largest magnitude; 0 for a constant."""
     values = comparable(array).astype(np.float64)
-    magnitude = np.max(np.abs(values))
+    values = values[np.isfinite(values)]
+    magnitude = np.max(np.abs(values), initial=0.0)
     return float(np.ptp(values) / magnitude) if magnitude else 0.0
 
 

@@ -65,21 +65,28 @@ def infer_shapes(model: ModelProto, batch: str = "batch") -> ModelProto:
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_param"):
                 dim.ClearField("dim_param")
-    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for value in inferred.graph.output:
+        _name_dims(value, None)
+    return inferred
 
 
-def _name_dims(value: ValueInfoProto, batch: str) -> None:
+def _name_dims(value: ValueInfoProto, batch: str | None) -> None:
+    """Names for dynamic dimensions that have none, or one that shape inference made up (`unk__7`)."""
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-        if not dim.HasField("dim_value"):
-            dim.dim_param = batch if axis == 0 else f"{value.name}_dim_{axis}"
+        if not (
+            dim.HasField("dim_value") or (batch is None and dim.dim_param and not dim.dim_param.startswith("unk_"))
+        ):
+            dim.dim_param = batch if batch and axis == 0 else f"{value.name}_dim_{axis}"
 
 
 def describe_nodes(model: ModelProto, layers: NodeLayers) -> tuple[OnnxNode, ...]:
-    """Each node with its layer, shapes and dtypes; writes `namespace` into the node's metadata.
+    """Each node with its layer, shapes and dtypes; writes its name and its `namespace`, a piece of metadata.
 
     The nodes inside of loops and branches get the metadata too.
     """
     matches = layers.match(model.graph.node)
+    _name_nodes(model.graph, [layer for layer, _ in matches])
     types = {value.name: value.type.tensor_type for value in _values(model.graph)}
     nodes = []
     for index, (node, (layer, kind)) in enumerate(zip(model.graph.node, matches, strict=True)):
@@ -102,6 +109,28 @@ def describe_nodes(model: ModelProto, layers: NodeLayers) -> tuple[OnnxNode, ...
             )
         )
     return tuple(nodes)
+
+
+def _name_nodes(graph: GraphProto, layers: Iterable[str | None]) -> None:
+    """Call each node `layer/Op`, and the values between nodes after the one that makes them: `layer/Op:0`.
+
+    tf2onnx's names are those of TensorFlow's ops, with its counters in them.
+    """
+    kept = {value.name for value in [*graph.input, *graph.output, *graph.initializer]}
+    inside = {name for body in graphs(graph) if body is not graph for node in body.node for name in node.output}
+    node_names, value_names = Names(set()), Names(kept | inside)
+    renamed: dict[str, str] = {}
+    for node, layer in zip(graph.node, layers, strict=True):
+        node.name = node_names.unique(f"{layer}/{node.op_type}" if layer else node.op_type)
+        for place, name in enumerate(node.output):
+            if name and name not in kept:
+                renamed[name] = value_names.unique(f"{node.name}:{place}")
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    for body in graphs(graph):
+        for node in body.node:
+            node.input[:] = [renamed.get(name, name) for name in node.input]
+        for value in [*body.value_info, *(body.output if body is not graph else ())]:
+            value.name = renamed.get(value.name, value.name)
 
 
 def _values(graph: GraphProto) -> Iterable[ValueInfoProto]:
@@ -152,6 +181,9 @@ class NodeLayers:
 
     def _by_weight(self, node: NodeProto) -> tuple[str | None, str]:
         for name in used_names(node):
+            # An initializer has the name of the weight that it mostly consists of.
+            if name in self._layer_of_weight:
+                return self._layer_of_weight[name], "weight"
             origins = self._weights[name].origins if name in self._weights else ()
             for origin in sorted(origins):
                 if origin in self._layer_of_weight:

@@ -52,7 +52,7 @@ def _replace(graph: Graph, node: Node, op_type: str, inputs: list[str]) -> None:
 class Resize:
     """tf2onnx gives known sizes to ONNX as scales, and rounding makes some of those miss by a pixel.
 
-    (Nine rows times ¹³⁄₉ are twelve.) Behind an `Identity` the wanted size is not known to tf2onnx, and it writes sizes.
+    (Nine rows times ¹³⁄₉ are twelve.) Behind an `Identity` it does not know the size that is wanted, and writes sizes.
     """
 
     @classmethod
