@@ -113,6 +113,8 @@ class Work:
 
         with self.reporter.stage("convert"):
             structure = opened.structure(self.job)
+            # Weights are made from here on; what the conversion needed must not be in memory beside them.
+            memory.release_unused()
         about = {"export_model.source": public_name(self.job), "export_model.weights": opened.weights}
         with self.reporter.stage("weights"):
             written = write_model(structure, self.export.staging, about, self.reporter.progress)

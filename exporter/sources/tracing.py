@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
@@ -17,6 +17,7 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.eager.polymorphic_function import function_context
 from tensorflow.python.grappler import tf_optimizer
 
+from exporter import memory
 from exporter.errors import UnsupportedError
 from exporter.records import TensorSpec
 
@@ -91,6 +92,14 @@ def trace(model: keras.Model, specs: Sequence[TensorSpec], namespaces: Mapping[i
 
     Raises UnsupportedError for what cannot be called on tensors without values and for state outside of the weights.
     """
+    traced = _traced(model, specs, namespaces)
+    # TensorFlow's Python objects for a graph take ten times the memory of the graph, and are not needed from here on.
+    memory.release_unused()
+    return replace(traced, graph_def=inlined(traced.graph_def, [*traced.input_tensors, *traced.output_tensors]))
+
+
+def _traced(model: keras.Model, specs: Sequence[TensorSpec], namespaces: Mapping[int, str]) -> TracedModel:
+    """The graph as the layers make it."""
     variables = tuple(model.variables)
     recorder = CallRecorder(namespaces)
 
@@ -109,15 +118,13 @@ def trace(model: keras.Model, specs: Sequence[TensorSpec], namespaces: Mapping[i
         raise UnsupportedError(
             "cannot be traced", where=model.name, why=_first_lines(error), hint="does the model run on these inputs?"
         ) from error
-    true_inputs = tuple(tensor.name for tensor in function.inputs[: len(specs)])
-    outputs = tuple(tensor.name for tensor in function.outputs)
     graph_def = function.graph.as_graph_def(add_shapes=True)
     _hide_from_grappler(graph_def, {tensor.op.name for tensor in function.inputs[len(specs) :]})
     owners = recorder.owners(function.graph)
     return TracedModel(
-        graph_def=inlined(graph_def, [*true_inputs, *outputs]),
-        input_tensors=true_inputs,
-        output_tensors=outputs,
+        graph_def=graph_def,
+        input_tensors=tuple(tensor.name for tensor in function.inputs[: len(specs)]),
+        output_tensors=tuple(tensor.name for tensor in function.outputs),
         # The function itself puts an `Identity` behind each.
         output_layers=tuple(owners.find(tensor.op.inputs[0].op.name)[0] for tensor in function.outputs),
         weight_nodes=tuple(tensor.op.name for tensor in function.inputs[len(specs) : len(specs) + len(variables)]),
