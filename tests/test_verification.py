@@ -159,6 +159,15 @@ def test_judge_takes_outputs_without_a_common_batch_as_one_sample() -> None:
     assert comparison.judge(["a", "b"], expected, arrays([1.0, 2.0], [9.0]), moved, 0, 0.01).status == "skipped"
 
 
+def test_each_sample_has_a_limit_of_its_own() -> None:
+    expected, found = arrays([[1e-3, 0.0], [1.0, 0.0]]), arrays([[1e-3, 1e-4], [1.0, 1e-4]])
+    assert comparison.compare(["y"], expected, found, 0, 1e-3).status == "passed"
+    verdict = comparison.compare(["y"], expected, found, 0, 1e-3, samples=2)
+    assert verdict.status == "mismatch"
+    assert (verdict.outputs[0].max_abs, verdict.outputs[0].limit) == pytest.approx((1e-4, 1e-6))
+    assert verdict.outputs[0].shape == (2, 2)
+
+
 def test_a_constant_output_passes_with_a_warning() -> None:
     constant = np.full((2, 10), 0.1)
     verdict = comparison.compare(["y"], [constant], [constant], 0, 0)
