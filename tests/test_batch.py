@@ -276,14 +276,16 @@ def test_ctrl_c_kills_the_worker_and_goes_on(job: Job, worker: Callable[[str], S
 
 
 @pytest.fixture
-def _ctrl_c_works() -> Iterator[None]:
-    """A shell starts background jobs, the tests perhaps among them, with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _signals_work() -> Iterator[None]:
+    """A shell starts background jobs, the tests perhaps among them, with SIGINT ignored, and `nohup` with SIGHUP."""
+    ours = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in ours.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("_ctrl_c_works")
+@pytest.mark.usefixtures("_signals_work")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_to_the_parent_interrupts_and_handlers_are_put_back(
     job: Job, worker: Callable[[str], Spawn], number: signal.Signals
