@@ -12,7 +12,7 @@ check: $(VENV)/.installed
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -m "not slow and not browser and not cluster"
+	$(BIN)/python -m pytest -q -m "not slow and not browser and not cluster" -n auto --dist loadfile
 
 test-all:
 	VENV=$(VENV) PYTHON=$(PYTHON) sh .ci/test

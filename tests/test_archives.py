@@ -28,6 +28,8 @@ from exporter.sources.hollow import HollowScope
 from exporter.sources.loading import bind_weights_file
 from exporter.sources.opened import open_model
 
+pytestmark = pytest.mark.slow
+
 MOBILENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
 
 

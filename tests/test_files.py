@@ -303,11 +303,14 @@ def check_what_is_left(folder: Path) -> dict[str, Any] | None:
 
 def test_kill_9_at_any_moment(tmp_path: Path) -> None:
     folder, dice, seen = tmp_path / "m", random.Random(0), set()
-    for _ in range(25):
+    for attempt in range(200):
+        if attempt >= 25 and True in seen:
+            break
         child = subprocess.Popen([sys.executable, "-c", EXPORTER, str(folder)], stdout=subprocess.PIPE, cwd=REPOSITORY)
         assert child.stdout is not None
         child.stdout.readline()
-        time.sleep(dice.uniform(0, 0.04))
+        # On a busy machine an export takes longer: the window grows until one has come to its end.
+        time.sleep(dice.uniform(0, 0.04 * (1 + attempt / 25)))
         child.kill()
         child.communicate()
         seen.add(check_what_is_left(folder) is not None)
@@ -375,6 +378,7 @@ def kill_at_random_moments(archive: Path, folder: Path, runs: int, longest_secon
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds a worker by its open files in /proc")
+@pytest.mark.slow
 def test_kill_9_of_the_real_command(archive: Path, tmp_path: Path) -> None:
     assert run(archive, tmp_path).wait() == 0
     before = json.loads((tmp_path / "m" / MANIFEST).read_text())
@@ -385,6 +389,7 @@ def test_kill_9_of_the_real_command(archive: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds a worker by its open files in /proc")
+@pytest.mark.slow
 def test_kill_9_of_the_real_command_many_times(archive: Path, tmp_path: Path) -> None:
     kill_at_random_moments(archive, tmp_path, 20, 9.0)
     shutil.rmtree(tmp_path)

@@ -14,6 +14,8 @@ from conversion import convert, filled, random_inputs, run_keras, run_onnx
 from models import MODELS
 from test_conversion import check_layers, check_names, check_values
 
+pytestmark = pytest.mark.slow
+
 # Reductions and `Squeeze` take their axes as inputs from 13 and 18 on, `Resize` has axes from 18 on, `Pad` from 18 on.
 TINY = (
     "residual",

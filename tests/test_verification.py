@@ -107,53 +107,6 @@ def test_samples_in_which_the_source_is_chaotic_say_nothing(found: Any, moved: A
     assert reason in result.reason
 
 
-# Source, ONNX Runtime, source on perturbed inputs (two samples each) → verdict, and a word of the reason.
-CHAOS: list[tuple[str, Any, Any, Any, str, str]] = [
-    (
-        "a stable source",
-        [[1.0, 2.0], [1.0, 2.0]],
-        [[1.0, 2.0], [1.0, 3.0]],
-        [[1.0, 2.0], [1.0, 2.0]],
-        "mismatch",
-        "differs",
-    ),
-    (
-        "one chaotic sample",
-        [[1.0, 2.0], [1.0, 2.0]],
-        [[1.0, 2.0], [9.0, 9.0]],
-        [[1.0, 2.0], [5.0, 0.0]],
-        "passed",
-        "1 of 2",
-    ),
-    (
-        "wrong in the other",
-        [[1.0, 2.0], [1.0, 2.0]],
-        [[1.0, 7.0], [9.0, 9.0]],
-        [[1.0, 2.0], [5.0, 0.0]],
-        "mismatch",
-        "differs",
-    ),
-    (
-        "nothing but chaos",
-        [[1.0, 2.0], [1.0, 2.0]],
-        [[3.0, 4.0], [9.0, 9.0]],
-        [[8.0, 0.0], [5.0, 0.0]],
-        "skipped",
-        "nothing",
-    ),
-]
-
-
-@pytest.mark.parametrize("row", CHAOS, ids=[row[0] for row in CHAOS])
-def test_judge_leaves_out_samples_in_which_the_source_disagrees_with_itself(
-    row: tuple[str, Any, Any, Any, str, str],
-) -> None:
-    _, expected, found, moved, status, word = row
-    verdict = comparison.judge(["y"], arrays(expected), arrays(found), arrays(moved), 0, 0.01)
-    assert verdict.status == status
-    assert word in verdict.reason
-
-
 def test_judge_takes_outputs_without_a_common_batch_as_one_sample() -> None:
     expected, moved = arrays([1.0, 2.0], [1.0]), arrays([1.0, 2.0], [5.0])
     assert comparison.judge(["a", "b"], expected, arrays([1.0, 2.0], [9.0]), moved, 0, 0.01).status == "skipped"
@@ -166,13 +119,6 @@ def test_each_sample_has_a_limit_of_its_own() -> None:
     assert verdict.status == "mismatch"
     assert (verdict.outputs[0].max_abs, verdict.outputs[0].limit) == pytest.approx((1e-4, 1e-6))
     assert verdict.outputs[0].shape == (2, 2)
-
-
-def test_a_constant_output_passes_with_a_warning() -> None:
-    constant = np.full((2, 10), 0.1)
-    verdict = comparison.compare(["y"], [constant], [constant], 0, 0)
-    assert verdict.status == "passed"
-    assert "says little" in verdict.reason
 
 
 def test_perturbed_inputs_differ_by_one_part_in_a_million() -> None:
@@ -307,6 +253,7 @@ def verify_in_children(exported: tuple[Job, ModelGraph, Path], folder: Path, cha
     return verification.verify(job, found, found.inputs, folder / "model.onnx")
 
 
+@pytest.mark.slow
 def test_the_children_agree(exported: tuple[Job, ModelGraph, Path], tmp_path: Path) -> None:
     found = verify_in_children(exported, tmp_path)
     assert (found.status, found.reason) == ("passed", "")
@@ -325,6 +272,7 @@ def flip_a_weight(model: onnx.ModelProto) -> None:
     kernel.CopyFrom(onnx.numpy_helper.from_array(array, kernel.name))
 
 
+@pytest.mark.slow
 def test_one_changed_weight_is_a_mismatch(exported: tuple[Job, ModelGraph, Path], tmp_path: Path) -> None:
     found = verify_in_children(exported, tmp_path, flip_a_weight)
     assert found.status == "mismatch"
@@ -335,6 +283,7 @@ def break_a_node(model: onnx.ModelProto) -> None:
     model.graph.node[0].op_type = "NoSuchOp"
 
 
+@pytest.mark.slow
 def test_a_file_that_onnx_runtime_refuses_is_a_mismatch(exported: tuple[Job, ModelGraph, Path], tmp_path: Path) -> None:
     found = verify_in_children(exported, tmp_path, break_a_node)
     assert found.status == "mismatch"
@@ -343,6 +292,7 @@ def test_a_file_that_onnx_runtime_refuses_is_a_mismatch(exported: tuple[Job, Mod
     assert str(tmp_path) not in found.reason
 
 
+@pytest.mark.slow
 def test_a_source_that_does_not_run_is_skipped(exported: tuple[Job, ModelGraph, Path], tmp_path: Path) -> None:
     job, found, path = exported
     lost = dataclasses.replace(job, source=str(tmp_path / "lost.keras"))
@@ -380,6 +330,7 @@ DRIVER = """
 """
 
 
+@pytest.mark.slow
 def test_a_mismatch_keeps_the_files_marks_the_receipt_and_exits_with_3(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "broken_worker.py").write_text(textwrap.dedent(BROKEN_WORKER))
     (tmp_path / "driver.py").write_text(textwrap.dedent(DRIVER))

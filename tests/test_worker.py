@@ -27,6 +27,8 @@ from exporter.child_process import spawn_worker
 from exporter.errors import InternalError, OutputError, ResourceError, SourceError
 from exporter.records import Job
 
+pytestmark = pytest.mark.slow
+
 TABLES = ("layers.parquet", "tensors.parquet", "edges.parquet", "nodes.parquet")
 ARTIFACTS = ("model.onnx", *TABLES, "model.dot", "model.svg")
 # What differs between two runs of the same job.
