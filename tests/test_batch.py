@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -275,17 +275,6 @@ def test_ctrl_c_kills_the_worker_and_goes_on(job: Job, worker: Callable[[str], S
     assert not Path(job.output_path).exists()
 
 
-@pytest.fixture
-def _signals_work() -> Iterator[None]:
-    """A shell starts background jobs, the tests perhaps among them, with SIGINT ignored, and `nohup` with SIGHUP."""
-    ours = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
-    before = {number: signal.signal(number, handler) for number, handler in ours.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("_signals_work")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_to_the_parent_interrupts_and_handlers_are_put_back(
     job: Job, worker: Callable[[str], Spawn], number: signal.Signals

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -313,15 +313,6 @@ def start(workplace: Path, *arguments: str, stderr: int = subprocess.PIPE) -> su
     return subprocess.Popen(command, cwd=workplace, env=environment, stdout=subprocess.PIPE, stderr=stderr)
 
 
-@pytest.fixture
-def _ctrl_c_works() -> Iterator[None]:
-    """A shell starts background jobs, the tests perhaps among them, with SIGINT ignored; children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_ctrl_c_works")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_and_names_what_is_left(workplace: Path, number: signal.Signals) -> None:
     process = start(workplace, "-v", "vgg16", "vgg19", "resnet50")

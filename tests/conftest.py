@@ -1,0 +1,21 @@
+"""What every test may rely on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_work() -> Iterator[None]:
+    """A shell starts background jobs, the tests perhaps among them, with SIGINT ignored, and `nohup` with SIGHUP.
+
+    Children inherit that, and then nothing would interrupt them.
+    """
+    ours = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in ours.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
