@@ -18,6 +18,8 @@ from exporter.memory import format_bytes
 # Names and messages may come out of a model file: no control characters (terminal escapes) and no lone surrogates.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 PLAIN_PROGRESS_SECONDS = 10.0
+# A rate taken over less than this says nothing.
+SETTLING_SECONDS = 0.5
 
 
 def say(text: str, *, err: bool = True, **style: Any) -> None:
@@ -40,12 +42,31 @@ def report(error: ExportError, trace: str = "") -> None:
         say(trace.rstrip())
 
 
+class Pace:
+    """How fast bytes go, and when they will be done: the mean since the first that were told."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, int] | None = None
+
+    def text(self, done_bytes: int, total_bytes: int) -> str:
+        """`1.2 GB of 12 GB, 800 MB/s, 14 s left`; without the last two as long as they are not known."""
+        now = time.monotonic()
+        start, before = self._start = self._start or (now, done_bytes)
+        text = f"{format_bytes(done_bytes)} of {format_bytes(total_bytes)}"
+        if now - start < SETTLING_SECONDS or done_bytes == before:
+            return text
+        rate = (done_bytes - before) / (now - start)
+        left = (total_bytes - done_bytes) / rate
+        return f"{text}, {format_bytes(int(rate))}/s, {left:.0f} s left"
+
+
 class Display:
     """Progress that nobody sees (`-q`), and what the visible ones have in common."""
 
     def __init__(self, *, verbose: bool = False, debug: bool = False) -> None:
         self.verbose, self.debug = verbose, debug
         self.name = ""
+        self.pace = Pace()
 
     def begin(self, name: str, number: int, count: int) -> None:
         """Model `number` of `count` starts."""
@@ -56,6 +77,8 @@ class Display:
 
     def take(self, event: wire.Event) -> None:
         """Show what the worker, or the parent that watches it, has to tell."""
+        if isinstance(event, wire.StageEvent):
+            self.pace = Pace()
         if isinstance(event, wire.LogEvent) and self.debug and event.tail.strip():
             self.line(f"the worker printed:\n{event.tail.rstrip()}")
 
@@ -87,9 +110,10 @@ class PlainDisplay(Display):
             self._progress_shown = time.monotonic()
             return self._stage_line(event)
         due = time.monotonic() - self._progress_shown >= PLAIN_PROGRESS_SECONDS
-        if isinstance(event, wire.ProgressEvent) and due:
-            self._progress_shown = time.monotonic()
-            return f"{event.stage}: {format_bytes(event.done_bytes)} of {format_bytes(event.total_bytes)}"
+        if isinstance(event, wire.ProgressEvent):
+            text = self.pace.text(event.done_bytes, event.total_bytes)
+            self._progress_shown = time.monotonic() if due else self._progress_shown
+            return f"{event.stage}: {text}" if due else ""
         return ""
 
     def _stage_line(self, event: wire.StageEvent) -> str:
@@ -127,7 +151,7 @@ class TerminalDisplay(Display):
         if isinstance(event, wire.MemoryEvent):
             self._progress.update(self._task, memory=format_bytes(event.rss_bytes))
         elif isinstance(event, wire.ProgressEvent):
-            done = f"{format_bytes(event.done_bytes)} of {format_bytes(event.total_bytes)}"
+            done = self.pace.text(event.done_bytes, event.total_bytes)
             self._progress.update(self._task, completed=event.done_bytes, total=event.total_bytes, bytes=done)
         elif isinstance(event, wire.NoteEvent):
             self.line(f"note: {event.text}", style="bold yellow")

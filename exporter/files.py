@@ -40,6 +40,18 @@ def output_error(error: OSError, path: Path | str) -> OutputError:
     return OutputError("cannot be written", where=str(path), why=why, hint=hint)
 
 
+def require_space(folder: Path | str, nbytes: int) -> None:
+    """Raises OutputError when the folder's disk has no room for that much: better now than after an hour."""
+    free = shutil.disk_usage(folder).free
+    if nbytes > free:
+        raise OutputError(
+            "the disk is too full",
+            where=os.path.dirname(folder),
+            why=f"{nbytes / 10**9:.3g} GB are needed and {free / 10**9:.3g} GB are free",
+            hint="free some space, or choose another folder with --output",
+        )
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file that gets its name when the block ends well, and leaves nothing when it does not.
@@ -77,9 +89,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def describe(folder: Path, names: Iterable[str]) -> tuple[WrittenFile, ...]:
-    """Size and SHA-256 of each file, in the given order."""
-    return tuple(WrittenFile(name, (folder / name).stat().st_size, sha256(folder / name)) for name in names)
+def describe(folder: Path, names: Iterable[str], digests: Mapping[str, str]) -> tuple[WrittenFile, ...]:
+    """Size and SHA-256 of each file, in the given order; `digests` are those that were taken while writing."""
+    paths = [folder / name for name in names]
+    return tuple(WrittenFile(path.name, path.stat().st_size, digests.get(path.name) or sha256(path)) for path in paths)
 
 
 class Export:
@@ -126,9 +139,11 @@ class Export:
         os.close(self._descriptor)
 
     def commit(self, names: Iterable[str], manifest: Mapping[str, Any]) -> None:
-        """Move the named files out of staging, the receipt last; files of the export before without a successor go.
+        """Move the named files out of staging, the receipt last; all files of the export before go.
 
-        All bytes are on the disk before the first change, so that a full disk costs nothing that was there.
+        Files that others refer to are named first. They are the last to go and the first to come, so that at no moment
+        a new file refers to an old one, or an old one to a new one. All bytes are on the disk before the first change,
+        so that a full disk costs nothing that was there.
         """
         names = list(names)
         write_json(self.staging / MANIFEST, manifest)
@@ -136,9 +151,9 @@ class Export:
         try:
             (self.folder / MANIFEST).unlink(missing_ok=True)
             os.fsync(self._descriptor)
-            for record in old["files"]:
-                if record["name"] not in names:
-                    (self.folder / record["name"]).unlink(missing_ok=True)
+            before = [record["name"] for record in old["files"]]
+            for name in dict.fromkeys([*reversed(before), *reversed(names)]):
+                self._put_away(name)
             for name in names:
                 os.replace(self.staging / name, self.folder / name)
             os.fsync(self._descriptor)
@@ -146,6 +161,14 @@ class Export:
             os.fsync(self._descriptor)
         except OSError as error:
             raise output_error(error, self.folder) from error
+
+    def _put_away(self, name: str) -> None:
+        """Take an old file out of the way; it goes with the staging folder, because removing a large one takes time."""
+        path = self.folder / name
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with suppress(FileNotFoundError):
+            os.replace(path, self.staging / f"old-{name}")
 
 
 def _locked(folder: Path) -> int:

@@ -9,28 +9,36 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from exporter.records import OnnxNode
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
 # How an array came to be, from plain to transformed; `records.StoredTensor.transform` uses the same words.
 NONE, LAYOUT, FOLDED = "none", "layout", "folded"
+
+Part = Callable[[int, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """The `LazyArray.content` of an array with that content and `shape` whose axes have been put into another order."""
+
+    content: object
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
 
 
 class LazyArray(NDArrayOperatorsMixin):
     """`make` returns an array of exactly `shape` and `dtype`; it may be called more than once.
 
-    `origins` names the weights that the value depends on, `transform` how (`none`, `layout`, `folded`).
+    `part(start, stop)`, where there is one, makes the elements from `start` to `stop` in C order, flat, without the
+    rest. `origins` names the weights that the value depends on, `transform` how (`none`, `layout`, `folded`). Arrays
+    of the same `content` have the same bytes.
     """
 
     def __init__(
@@ -40,11 +48,14 @@ class LazyArray(NDArrayOperatorsMixin):
         make: Callable[[], np.ndarray],
         origins: frozenset[str] = frozenset(),
         transform: str = NONE,
+        part: Part | None = None,
+        content: object = None,
     ) -> None:
         self.shape = tuple(int(size) for size in shape)
         self.dtype = np.dtype(dtype)
         self.origins, self.transform = origins, transform
-        self._make = make
+        self._make, self._part = make, part
+        self.content = object() if content is None else content
 
     @classmethod
     def of(cls, array: np.ndarray) -> LazyArray:
@@ -53,7 +64,7 @@ class LazyArray(NDArrayOperatorsMixin):
 
     def named(self, origin: str) -> LazyArray:
         """The same value, as the weight of that name."""
-        return LazyArray(self.shape, self.dtype, self._make, frozenset([origin]))
+        return LazyArray(self.shape, self.dtype, self._make, frozenset([origin]), NONE, self._part, self.content)
 
     @property
     def ndim(self) -> int:
@@ -72,6 +83,11 @@ class LazyArray(NDArrayOperatorsMixin):
         return self.transpose()
 
     @property
+    def is_divisible(self) -> bool:
+        """Whether `pieces` never needs the whole array at once."""
+        return self._part is not None
+
+    @property
     def outline(self) -> np.ndarray:
         """An array of this shape that is one element in memory: NumPy says on it what shape an operation gives."""
         return np.broadcast_to(np.zeros((), self.dtype), self.shape)
@@ -86,15 +102,41 @@ class LazyArray(NDArrayOperatorsMixin):
             )
         return array
 
+    def pieces(self, nbytes: int) -> Iterator[np.ndarray]:
+        """The elements in C order, as flat arrays of at most `nbytes` bytes (or one element) each.
+
+        In memory at once is one piece where the array `is_divisible`, otherwise the whole array and one piece.
+        """
+        step = max(1, nbytes // self.dtype.itemsize)
+        if self._part is None:
+            yield from _flat_pieces(self.real(), step)
+            return
+        for start in range(0, self.size, step):
+            stop = min(start + step, self.size)
+            piece = self._part(start, stop)
+            if piece.shape != (stop - start,) or piece.dtype != self.dtype:
+                raise ValueError(f"elements {start} to {stop} of {self!r} were made as {piece.dtype}{piece.shape}")
+            yield piece
+
     def _then(
-        self, shape: Iterable[int], dtype: Any, change: Callable[[np.ndarray], np.ndarray], how: str
+        self,
+        shape: Iterable[int],
+        dtype: Any,
+        change: Callable[[np.ndarray], np.ndarray],
+        how: str,
+        part: Part | None = None,
+        content: object = None,
     ) -> LazyArray:
         transform = FOLDED if FOLDED in (self.transform, how) else how
-        return LazyArray(shape, dtype, lambda: change(self.real()), self.origins, transform)
+        return LazyArray(shape, dtype, lambda: change(self.real()), self.origins, transform, part, content)
 
     def transpose(self, *axes: Any) -> LazyArray:
+        # A view: whoever writes it puts the elements in order piece by piece.
         shape = self.outline.transpose(*axes).shape
-        return self._then(shape, self.dtype, lambda array: np.asarray(array.transpose(*axes), order="C"), LAYOUT)
+        wanted = axes[0] if len(axes) == 1 and not isinstance(axes[0], (int, np.integer)) else axes or None
+        order = range(self.ndim)[::-1] if wanted is None else [int(axis) % self.ndim for axis in wanted]
+        content = Transposed(self.content, self.shape, tuple(order))
+        return self._then(shape, self.dtype, lambda array: array.transpose(*axes), LAYOUT, content=content)
 
     def reshape(self, *shape: Any, order: str = "C") -> LazyArray:
         if order != "C":
@@ -106,7 +148,7 @@ class LazyArray(NDArrayOperatorsMixin):
             sizes[sizes.index(-1)] = self.size // known if known else 0
         if math.prod(sizes) != self.size or min(sizes, default=0) < 0:
             raise ValueError(f"cannot reshape {list(self.shape)} into {list(np.atleast_1d(wanted))}")
-        return self._then(sizes, self.dtype, lambda array: array.reshape(sizes), LAYOUT)
+        return self._then(sizes, self.dtype, lambda array: array.reshape(sizes), LAYOUT, self._part, self.content)
 
     def squeeze(self, axis: int | tuple[int, ...] | None = None) -> LazyArray:
         return self.reshape(self.outline.squeeze(axis).shape)
@@ -114,7 +156,9 @@ class LazyArray(NDArrayOperatorsMixin):
     def astype(self, dtype: Any, **_: Any) -> LazyArray:
         if np.dtype(dtype) == self.dtype:
             return self
-        return self._then(self.shape, dtype, lambda array: array.astype(dtype), FOLDED)
+        part = self._part
+        cast = None if part is None else lambda start, stop: part(start, stop).astype(dtype)
+        return self._then(self.shape, dtype, lambda array: array.astype(dtype), FOLDED, cast)
 
     def flatten(self) -> LazyArray:
         return self.reshape(-1)
@@ -183,6 +227,21 @@ class LazyArray(NDArrayOperatorsMixin):
         return function(*realised(args), **{key: realised(value) for key, value in kwargs.items()})
 
 
+def _flat_pieces(array: np.ndarray, step: int) -> Iterator[np.ndarray]:
+    """`step` elements at a time in C order, without a copy of the whole where they lie in another order."""
+    if array.size <= step or array.flags.c_contiguous:
+        flat = array.reshape(-1)
+        yield from (flat[start : start + step] for start in range(0, array.size, step))
+        return
+    row = array.size // len(array)
+    if row > step:
+        for inner in array:
+            yield from _flat_pieces(inner, step)
+        return
+    for start in range(0, len(array), step // row):
+        yield array[start : start + step // row].reshape(-1)
+
+
 def realised(value: Any) -> Any:
     """The value with every lazy array in it (also in lists and tuples) replaced by the real one."""
     if isinstance(value, LazyArray):
@@ -248,16 +307,3 @@ LAZY_FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.ndim: lambda a: a.ndim,
     np.size: lambda a: a.size,
 }
-
-
-@dataclass(frozen=True)
-class OnnxStructure:
-    """An ONNX model in which weights are named, not filled.
-
-    `model` is a `ModelProto`; an initializer whose name is in `weights` has dims and a data type and no bytes, all
-    others hold theirs. `nodes` describes the graph's nodes, in the graph's order.
-    """
-
-    model: ModelProto
-    weights: Mapping[str, LazyArray]
-    nodes: tuple[OnnxNode, ...]

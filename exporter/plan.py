@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-import importlib.metadata
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,13 +12,13 @@ from typing import Any
 from exporter import __version__, files
 from exporter.errors import ExportError, SourceError, UsageError
 from exporter.options import SUPPORTED_OPSETS as SUPPORTED_OPSETS
-from exporter.options import WEIGHT_CHOICES, checked
 from exporter.options import ExportOptions as ExportOptions
-from exporter.records import Job, Outcome
-from exporter.sources import detection
+from exporter.options import checked
+from exporter.records import WEIGHT_CHOICES, Job, Outcome
+from exporter.sources import detection, digest
 
 # To be increased when an unchanged job would write different files.
-FINGERPRINT_SCHEMA = 1
+FINGERPRINT_SCHEMA = 2
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx")
 # What a job is named and where it goes, what only limits it, and what the source digest says already.
 OUTSIDE_FINGERPRINT = ("source", "weights", "output_path", "fingerprint", "trust_code")
@@ -56,12 +52,29 @@ def plan(sources: Iterable[str], options: ExportOptions) -> list[Job | Refusal]:
 
 def is_done(job: Job) -> bool:
     """Whether the folder holds the complete result of exactly this job; one that disagrees with its source is not."""
+    manifest = _receipt(job)
+    if manifest is None or job.source_digest:
+        return manifest is not None
+    try:
+        return manifest.get("source_digest") == digest.source_digest(job)
+    except SourceError:
+        # The export, which needs the source too, says what is wrong with it.
+        return False
+
+
+def must_read(job: Job) -> bool:
+    """Whether `is_done` has to read a large source to know."""
+    return not job.source_digest and _receipt(job) is not None
+
+
+def _receipt(job: Job) -> dict[str, Any] | None:
+    """That of a complete result of this job, as far as can be said without reading the source."""
     manifest = files.read_manifest(Path(job.output_path))
     if manifest is None or manifest.get("fingerprint") != job.fingerprint:
-        return False
-    if _verification_status(manifest) == "mismatch":
-        return False
-    return files.is_complete(Path(job.output_path), manifest)
+        return None
+    if _verification_status(manifest) == "mismatch" or not files.is_complete(Path(job.output_path), manifest):
+        return None
+    return manifest
 
 
 def skipped(job: Job) -> Outcome:
@@ -100,19 +113,10 @@ def _job(reference: detection.SourceRef, name: str, template: Job, output: str) 
         kind=reference.kind,
         name=name,
         output_path=os.path.join(output, name),
-        source_digest=_application_digest(reference, template) if is_application else _file_digest(reference.source),
     )
+    if digest.nbytes_to_read(job) <= digest.CHEAP_NBYTES:
+        job = dataclasses.replace(job, source_digest=digest.source_digest(job))
     return dataclasses.replace(job, fingerprint=_fingerprint(job))
-
-
-def _weights_identity(weights: str) -> str:
-    """The choice itself, or the digest of a weights file: its name does not matter."""
-    return weights if weights in WEIGHT_CHOICES else _file_digest(weights)
-
-
-def _application_digest(reference: detection.SourceRef, template: Job) -> str:
-    weights = _weights_identity(template.weights)
-    return _digest_of([reference.source, _version("keras"), weights, template.seed])
 
 
 def _fingerprint(job: Job) -> str:
@@ -121,35 +125,9 @@ def _fingerprint(job: Job) -> str:
     `max_memory_bytes` belongs to it, because too small a limit makes the verification skipped.
     """
     options = {key: value for key, value in dataclasses.asdict(job).items() if key not in OUTSIDE_FINGERPRINT}
-    versions = {name: _version(name) for name in LIBRARIES}
-    return _digest_of([FINGERPRINT_SCHEMA, __version__, versions, options, _weights_identity(job.weights)])
-
-
-def _digest_of(data: Any) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _file_digest(path: str) -> str:
-    try:
-        status = os.stat(path)
-        return _digest_of_version(path, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise SourceError("cannot be read", where=path, why=error.strerror or str(error)) from error
-
-
-@functools.lru_cache(maxsize=64)
-def _digest_of_version(path: str, nbytes: int, mtime_ns: int) -> str:
-    """Each file is read once in a run, and again when it has changed."""
-    return files.sha256(Path(path))
-
-
-@functools.cache
-def _version(library: str) -> str | None:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    versions = {name: digest.version(name) for name in LIBRARIES}
+    weights = job.weights if job.weights in WEIGHT_CHOICES else "file"
+    return digest.digest_of([FINGERPRINT_SCHEMA, __version__, versions, options, weights])
 
 
 def _verification_status(manifest: Mapping[str, Any]) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from exporter import console, plan, summary, wire
 from exporter.errors import ExportError
-from exporter.memory import format_bytes
 from exporter.records import Job, Outcome
-
-LARGE_BYTES = 10**9
 
 
 class StoppedError(ExportError):
@@ -42,7 +38,6 @@ class Session:
 
     def export(self, sources: Sequence[str], flags: Mapping[str, Any]) -> list[Outcome]:
         """All sources, in order; `flags` are the fields of `ExportOptions`. Raises UsageError and StoppedError."""
-        self._announce_reading([*sources, flags["weights"]])
         planned = plan.plan(sources, plan.ExportOptions(**flags))
         for refusal in (entry for entry in planned if isinstance(entry, plan.Refusal)):
             # At once: the other sources may take an hour.
@@ -59,11 +54,11 @@ class Session:
                 summary.show(outcomes, verbose=self.verbose)
         return outcomes
 
-    def _announce_reading(self, paths: Sequence[str]) -> None:
+    def _is_done(self, job: Job) -> bool:
         """A digest of large files takes a while, which should not look like a hang."""
-        nbytes = sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
-        if nbytes >= LARGE_BYTES and not self.quiet:
-            console.say(f"reading {format_bytes(nbytes)} to see what has changed")
+        if plan.must_read(job) and not self.quiet:
+            console.say(f"{job.name}: reading the source to see whether it has changed")
+        return plan.is_done(job)
 
     def view(self, outcomes: Sequence[Outcome], browser: bool, port: int | None) -> None:
         """Show the first model that is there, until Ctrl-C."""
@@ -79,7 +74,7 @@ class Session:
     def _outcome(self, entry: Job | plan.Refusal, display: console.Display, number: int, count: int) -> Outcome:
         if isinstance(entry, plan.Refusal):
             return Outcome(entry.source, "failed", error=entry.error.as_record())
-        if not self.force and plan.is_done(entry):
+        if not self.force and self._is_done(entry):
             return plan.skipped(entry)
         display.begin(entry.name, number, count)
         try:

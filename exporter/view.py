@@ -35,6 +35,8 @@ LOOPBACK = "127.0.0.1"
 MODEL_FILE = "model.onnx"
 # External data of `x.onnx`: our name for it (also that of onnx's own tools), and that of Hugging Face's exporters.
 SIDECAR_SUFFIXES = (".data", "_data")
+# External data in several files, as `--shard-size` makes them.
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.onnx\.data")
 # Of the endings that Netron's `accept` knows (view.js), those that mean a model.
 MODEL_NAME = re.compile(
     r".*\.(keras|h5|hd5|hdf5|json|pb|pbtxt|graphdef|meta|tflite|lite|onnx|onnxtxt|ort|pt|pt2|pth|pte|torchscript"
@@ -122,7 +124,9 @@ def site(model: Path) -> Site:
     """Netron's page, set to open `model`, its assets, the model and its external data. Raises UnsupportedError."""
     assets = _assets()
     files = {b"/" + os.fsencode(path.name): (path, ASSET_TYPES[path.suffix]) for path in assets.values()}
-    for sidecar in filter(Path.is_file, (model.with_name(model.name + suffix) for suffix in SIDECAR_SUFFIXES)):
+    whole = (model.with_name(model.name + suffix) for suffix in SIDECAR_SUFFIXES)
+    shards = (path for path in model.parent.glob("model-*.onnx.data") if SHARD.fullmatch(path.name))
+    for sidecar in filter(Path.is_file, (*whole, *shards)):
         name = os.fsencode(sidecar.name)
         # Netron asks for the location that stands in the model as it is, unquoted: a `#` or `?` cuts it short.
         files |= dict.fromkeys((_key(b"/data/" + name), b"/data/" + name), (sidecar, BINARY))

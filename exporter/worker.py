@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -26,6 +27,8 @@ from exporter.errors import ExportError, InternalError, ResourceError
 from exporter.files import Export, describe, write_lines
 from exporter.formats import FORMATS
 from exporter.records import Job, Material, ModelGraph, Outcome, Stage, TensorSpec, Verification, WrittenFile
+from exporter.sources.digest import source_digest
+from exporter.startup import hidden, lean_imports
 
 if TYPE_CHECKING:
     from exporter.sources.opened import OpenedModel
@@ -78,6 +81,8 @@ class Work:
     def __init__(self, job: Job, export: Export, reporter: Reporter) -> None:
         self.job, self.export, self.reporter = job, export, reporter
         self.names: list[str] = []
+        self.digests: dict[str, str] = {}
+        self._background = ThreadPoolExecutor(1, "digest")
         self.import_rss_bytes = 0
         self.inputs: tuple[TensorSpec, ...] = ()
         self.verification: Verification | None = None
@@ -85,6 +90,7 @@ class Work:
     def run(self) -> Outcome:
         """Raises ExportError; nothing has changed in the output folder then."""
         started = time.monotonic()
+        digest = self._background.submit(lambda: self.job.source_digest or source_digest(self.job))
         opened = self._open()
         self.inputs = opened.inputs(self.job)
         material = self._convert(opened) if "onnx" in self.job.formats else Material(self.job, opened.graph)
@@ -93,13 +99,16 @@ class Work:
                 self._write(name, material)
         if "onnx" in self.job.formats:
             self.verification = self._verify(opened)
-        files = describe(self.export.staging, self.names)
+        with self.reporter.stage("source"):
+            opened.finish_checks()
+            self.job = dataclasses.replace(self.job, source_digest=digest.result())
+        files = describe(self.export.staging, self.names, self.digests)
         outcome = self._outcome(opened, files, time.monotonic() - started)
         self.export.commit(self.names, manifest(self.job, opened.graph, outcome, material, self.import_rss_bytes))
         return outcome
 
     def _open(self) -> OpenedModel:
-        with self.reporter.stage("import"):
+        with self.reporter.stage("import"), lean_imports():
             from exporter.sources.opened import open_model
 
             self.import_rss_bytes = memory.peak_rss_bytes()
@@ -117,8 +126,10 @@ class Work:
             memory.release_unused()
         about = {"export_model.source": public_name(self.job), "export_model.weights": opened.weights}
         with self.reporter.stage("weights"):
-            written = write_model(structure, self.export.staging, about, self.reporter.progress)
-        self.names += written.names
+            written = write_model(structure, self.job, self.export.staging, about, self.reporter.progress)
+        self.reporter.note(*structure.notes())
+        self.names += written.digests
+        self.digests |= written.digests
         return Material(self.job, opened.graph, structure.nodes, written.stored)
 
     def _write(self, name: str, material: Material) -> None:
@@ -155,7 +166,7 @@ class Work:
 
 def public_name(job: Job) -> str:
     """The source without the folders that lead to it: artifacts hold no paths of this machine."""
-    return job.source if job.kind == "application" else os.path.basename(job.source)
+    return job.source if job.kind == "application" else os.path.basename(os.path.abspath(job.source))
 
 
 def manifest(
@@ -264,7 +275,9 @@ def main(job_path: str, result_path: str, events_descriptor: str) -> None:
     end_with_parent(int(events_descriptor))
     job = wire.job_from_json(Path(job_path).read_text(encoding="utf-8"))
     with os.fdopen(int(events_descriptor), "w", encoding="utf-8") as stream:
-        outcome = carry_out(job, Reporter(stream))
+        # pyarrow imports pandas, if it can, to see whether a value is one of its series: half a second.
+        with hidden(("pandas",)):
+            outcome = carry_out(job, Reporter(stream))
         write_lines(Path(result_path), [wire.outcome_to_json(outcome)])
 
 

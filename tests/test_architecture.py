@@ -24,7 +24,14 @@ FLOORS: list[dict[str, list[str]]] = [
     {"worker": ["worker"]},
     {"verification": ["verification*", "comparison"]},
     {"sources": ["sources"], "formats": ["formats"]},
-    {"files": ["files"], "memory": ["memory"], "lazy": ["lazy"], "wire": ["wire"], "comparison": ["comparison"]},
+    {
+        "files": ["files"],
+        "memory": ["memory"],
+        "startup": ["startup"],
+        "lazy": ["lazy", "structure"],
+        "wire": ["wire"],
+        "comparison": ["comparison"],
+    },
     {"records": ["records"]},
     {"errors": ["errors"]},
 ]

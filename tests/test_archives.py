@@ -22,7 +22,7 @@ from keras.src.legacy.saving import legacy_h5_format
 
 from exporter.lazy import LazyArray
 from exporter.records import Job
-from exporter.sources import keras_archive, keras_h5
+from exporter.sources import hollow, keras_archive, keras_h5
 from exporter.sources.describe import weight_names
 from exporter.sources.hollow import HollowScope
 from exporter.sources.loading import bind_weights_file
@@ -107,7 +107,7 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
     build.__name__: build for build in (functional, sequential, nested, normalized, mixed, compiled, attentive)
 }
 # Weights of these keep their bytes; every other one is transposed, or folded into a neighbour.
-UNTOUCHED = {"functional": 2, "mixed": 0, "sequential": 4, "nested": 6, "normalized": 2, "attentive": 5}
+UNTOUCHED = {"functional": 2, "mixed": 2, "sequential": 4, "nested": 6, "normalized": 2, "attentive": 5}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -325,14 +325,20 @@ def scope() -> Iterator[HollowScope]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the datasets that were read."""
     names: list[str] = []
-    original = h5py.Dataset.__getitem__
+    original = hollow.lazy_dataset
 
-    def getitem(dataset: h5py.Dataset, key: Any) -> Any:
-        names.append(dataset.name)
-        return original(dataset, key)
+    def lazy_dataset(dataset: h5py.Dataset, *rest: Any) -> LazyArray:
+        array, name = original(dataset, *rest), dataset.name
 
-    monkeypatch.setattr(h5py.Dataset, "__getitem__", getitem)
-    monkeypatch.setattr(h5py.Dataset, "__array__", lambda dataset, *rest: pytest.fail("read as an array"))
+        def make() -> np.ndarray:
+            names.append(name)
+            return array.real()
+
+        return LazyArray(array.shape, array.dtype, make)
+
+    monkeypatch.setattr(hollow, "lazy_dataset", lazy_dataset)
+    for method in ("__getitem__", "__array__"):
+        monkeypatch.setattr(h5py.Dataset, method, lambda dataset, *rest: pytest.fail(f"{dataset.name} was read"))
     return names
 
 
@@ -450,6 +456,44 @@ def test_the_window_is_the_member(tmp_path: Path) -> None:
 
 
 # Vocabularies -----------------------------------------------------------------------------------------------------
+
+
+def test_damage_that_is_found_while_the_weights_are_written(
+    small: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In large archives the sum is taken beside the conversion; the export waits for it."""
+    monkeypatch.setattr(hollow, "AT_ONCE_NBYTES", 0)
+    small.save(tmp_path / "m.keras")
+    assert export_here(tmp_path / "m.keras", tmp_path).status == "done"
+    content = bytearray((tmp_path / "m.keras").read_bytes())
+    value = next(weight for weight in small.weights if "kernel" in weight.path).numpy().tobytes()
+    content[content.index(value) + 1] ^= 1
+    (tmp_path / "m.keras").write_bytes(content)
+    outcome = export_here(tmp_path / "m.keras", tmp_path, verify=False)
+    assert outcome.error is not None
+    assert (outcome.error["type"], outcome.error["what"]) == ("SourceError", "is truncated or corrupt"), outcome.error
+    assert "CRC" in outcome.error["why"]
+
+
+@pytest.mark.parametrize("order", ["<f4", ">f4"])
+@pytest.mark.parametrize("storage", [{}, {"chunks": (2, 3)}, {"compression": "gzip"}, {"fillvalue": 7}], ids=str)
+def test_any_part_of_a_dataset(order: str, storage: dict[str, Any], tmp_path: Path) -> None:
+    array = np.arange(60, dtype=order).reshape(5, 4, 3)[:, :, :3]
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        shape = storage.get("chunks") and (array.reshape(-1, 3).shape)
+        data = None if "fillvalue" in storage else array.reshape(shape or array.shape)
+        file.create_dataset("w", shape or array.shape, order, data=data, **storage)
+        file.create_dataset("empty", (0, 4), order)
+        file.create_dataset("number", (), order, data=5)
+    with h5py.File(tmp_path / "w.h5", "r") as file:
+        lazy = hollow.lazy_dataset(file["w"])
+        wanted = file["w"][()]
+        assert hollow.lazy_dataset(file["empty"]).real().shape == (0, 4)
+        assert hollow.lazy_dataset(file["number"]).real() == 5
+    assert lazy.is_divisible
+    np.testing.assert_array_equal(lazy.real(), wanted)
+    for nbytes in (4, 12, 20, 1000):
+        np.testing.assert_array_equal(np.concatenate(list(lazy.pieces(nbytes))), wanted.reshape(-1))
 
 
 def test_assets_are_unpacked_without_the_weights(tmp_path: Path) -> None:

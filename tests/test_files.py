@@ -102,7 +102,7 @@ def test_lines_are_utf_8_and_streamed(tmp_path: Path) -> None:
 
 
 def receipt(folder: Path, *file_names: str, **more: Any) -> dict[str, Any]:
-    written = files.describe(folder, file_names)
+    written = files.describe(folder, file_names, {})
     return {"files": [vars(entry) for entry in written], **more}
 
 
@@ -141,6 +141,28 @@ def test_the_old_receipt_goes_first_and_the_new_one_comes_last(tmp_path: Path, m
     monkeypatch.setattr(os, "replace", replace)
     export(folder, a="2", b="2")
     assert steps == [("a", False), ("b", False), (MANIFEST, False)]
+
+
+@pytest.mark.parametrize("second", [{"data": "2", "model": "2"}, {"model": "2"}], ids=str)
+def test_at_no_moment_is_a_file_beside_another_s_data(
+    second: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`model` refers to `data`, if there is any: wherever an export ends, the two belong together."""
+    folder = tmp_path / "m"
+    export(folder, data="1", model="1")
+    original = os.replace
+    seen: list[dict[str, str]] = []
+
+    def replace(source: Path, target: Path) -> None:
+        original(source, target)
+        seen.append({name: (folder / name).read_text().strip() for name in names(folder) if (folder / name).is_file()})
+
+    monkeypatch.setattr(os, "replace", replace)
+    export(folder, **second)
+    moments = [state for state in seen if "model" in state and MANIFEST not in state]
+    assert moments, "the receipt is away while files change"
+    assert all(state.get("data", "") in (state["model"], second.get("data", "")) for state in moments), moments
+    assert not any(state["model"] == "1" and state.get("data") != "1" for state in moments), moments
 
 
 @pytest.mark.parametrize("before", ["nothing", "an older result"])
@@ -285,7 +307,7 @@ for number in range(1000):
         names = [f"{number % 3}-{index}" for index in range(20)] + ["same"]
         for name in names:
             files.write_lines(export.staging / name, [str(number)] * 50)
-        written = files.describe(export.staging, names)
+        written = files.describe(export.staging, names, {})
         export.commit(names, {"number": number, "files": [vars(entry) for entry in written]})
 """
 

@@ -141,6 +141,60 @@ def test_ufuncs_broadcast(ufunc: np.ufunc, shapes: Any, data: st.DataObject) -> 
     same(both, ufunc(a, b))
 
 
+@st.composite
+def operations(draw: st.DrawFn) -> Callable[[Any], Any]:
+    """One thing done to an array; on the same shape it does the same."""
+    seed, axis = draw(st.integers(0, 23)), draw(st.integers(0, 3))
+
+    def moved(x: Any) -> Any:
+        by = seed % max(x.ndim, 1)
+        return x.transpose([*range(by, x.ndim), *range(by)])
+
+    def divided(x: Any) -> Any:
+        return np.split(x, [1], axis % x.ndim)[seed % 2] if x.ndim else x
+
+    return draw(
+        st.sampled_from(
+            [
+                moved,
+                divided,
+                lambda x: x.reshape(-1),
+                lambda x: x.reshape(x.shape[::-1]),
+                lambda x: np.expand_dims(x, axis % (x.ndim + 1)),
+                lambda x: np.squeeze(x),
+                lambda x: x[::-1] if x.ndim else x,
+                lambda x: x[..., seed % 2 :] if x.ndim else x,
+                lambda x: np.concatenate([x, x], axis % x.ndim) if x.ndim else x,
+                lambda x: stack([x, x]) if x.ndim < 5 else x,
+                lambda x: x * numbers(x.shape[-1:]) - 1,
+                lambda x: np.maximum(2, x) + numbers((1,) * x.ndim),
+                lambda x: x.astype("float64"),
+                lambda x: x.astype("int32"),
+            ]
+        )
+    )
+
+
+@given(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3), st.lists(operations(), max_size=8))
+@settings(deadline=None)
+def test_operations_in_a_row(shape: tuple[int, ...], row: list[Callable[[Any], Any]]) -> None:
+    """Compositions: a transposed part of a scaled join of reshaped halves is NumPy's, however it is read."""
+
+    def all_of(x: Any) -> Any:
+        for operation in row:
+            x = operation(x)
+        return x
+
+    lazy = agree(all_of, numbers(shape)).lazy
+    found, expected = all_of(lazy), all_of(numbers(shape))
+    assert isinstance(found, LazyArray)
+    assert found.origins == {"w"}
+    for nbytes in (1, 24, 10**6):
+        pieces = list(found.pieces(nbytes))
+        assert all(piece.ndim == 1 and piece.nbytes <= max(nbytes, found.dtype.itemsize) for piece in pieces)
+        np.testing.assert_array_equal(np.concatenate([np.empty(0, found.dtype), *pieces]), expected.reshape(-1))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64", ml_dtypes.bfloat16, "int32"])
 def test_scalars_keep_the_dtype_that_numpy_gives(dtype: Any) -> None:
     array = numbers((3,), dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import zipfile
 from pathlib import Path
@@ -12,8 +11,9 @@ import pytest
 
 from exporter import files, plan
 from exporter.errors import SourceError, UsageError
-from exporter.options import ExportOptions, parse_input_shape
+from exporter.options import SUPPORTED_OPSETS, ExportOptions, parse_input_shape
 from exporter.records import Job
+from exporter.sources import digest
 
 
 def keras_file(path: Path, content: str = "{}") -> str:
@@ -63,15 +63,19 @@ BAD_OPTIONS = [
     ({"input_shapes": ("2,3",), "batch_size": 4}, "differs from --batch-size 4"),
     ({"formats": ("onxx",)}, "unknown format"),
     ({"formats": ()}, "no format is named"),
-    ({"opset": 12}, "supported opsets are 13 to 18"),
-    ({"opset": 19}, "supported opsets are 13 to 18"),
+    ({"opset": SUPPORTED_OPSETS[0] - 1}, f"supported opsets are {SUPPORTED_OPSETS[0]} to {SUPPORTED_OPSETS[-1]}"),
+    ({"opset": SUPPORTED_OPSETS[-1] + 1}, f"supported opsets are {SUPPORTED_OPSETS[0]} to {SUPPORTED_OPSETS[-1]}"),
     ({"batch_size": 0}, "at least one sample"),
     ({"seed": -1}, "a seed is from 0"),
     ({"atol": float("nan")}, "finite"),
     ({"rtol": -1.0}, "not negative"),
     ({"layout_seconds": 0.0}, "above zero"),
     ({"max_memory": "many"}, "is not a size"),
-    ({"max_memory": "0"}, "nothing runs in no memory"),
+    ({"max_memory": "0"}, "a size is above zero"),
+    ({"shard_size": "0"}, "a size is above zero"),
+    ({"shard_size": "much"}, "is not a size"),
+    ({"shard_size": "1GB", "external_data": "never"}, "there are no data files"),
+    ({"external_data": "perhaps"}, "none of auto, always, never"),
     ({"weights": "imagnet"}, "no such file exists"),
     ({"weights": "/"}, "it is not a file"),
 ]
@@ -145,6 +149,8 @@ def test_the_fingerprint_stays_when_nothing_that_matters_changes(tmp_path: Path)
         {"expand": True},
         {"layout_seconds": 1.0},
         {"max_memory": "4GiB"},
+        {"external_data": "always"},
+        {"shard_size": "1GB"},
     ],
     ids=str,
 )
@@ -156,7 +162,7 @@ def test_the_fingerprint_follows_contents_and_versions(tmp_path: Path, monkeypat
     path = tmp_path / "m.keras"
     first = only_job(keras_file(path))
     second = only_job(keras_file(path, '{"changed": 1}'))
-    assert first.source_digest == files.sha256(path) or second.source_digest == files.sha256(path)
+    assert first.source_digest != second.source_digest
     assert first.fingerprint != second.fingerprint
     monkeypatch.setattr(plan, "__version__", "9.9.9")
     assert only_job(str(path)).fingerprint != second.fingerprint
@@ -171,8 +177,8 @@ def test_a_weights_file_counts_by_its_content(tmp_path: Path) -> None:
     assert first.source_digest == second.source_digest != third.source_digest
 
 
-def finished(tmp_path: Path, **changes: object) -> Job:
-    job = dataclasses.replace(only_job(output=str(tmp_path)))
+def finished(tmp_path: Path, weights: str = "auto", **changes: object) -> Job:
+    job = only_job(output=str(tmp_path), weights=weights)
     folder = Path(job.output_path)
     folder.mkdir()
     (folder / "model.onnx").write_bytes(b"12345")
@@ -207,6 +213,37 @@ def test_without_a_readable_receipt_nothing_is_done(tmp_path: Path) -> None:
     assert not plan.is_done(job)
     receipt.unlink()
     assert not plan.is_done(job)
+
+
+def test_a_large_source_is_read_only_when_all_else_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "CHEAP_NBYTES", 3)
+    weights = tmp_path / "w.weights.h5"
+    weights.write_text("many")
+    job = only_job(weights=str(weights), output=str(tmp_path))
+    assert job.source_digest == ""
+    assert not plan.must_read(job)
+    assert not plan.is_done(job)
+    job = finished(tmp_path, weights=str(weights), source_digest=digest.source_digest(job))
+    assert plan.must_read(job)
+    assert plan.is_done(job)
+    weights.write_text("else")
+    assert plan.must_read(job)
+    assert not plan.is_done(job)
+    weights.unlink()
+    assert not plan.is_done(job)
+
+
+def test_an_archive_counts_by_its_members(tmp_path: Path) -> None:
+    path = Path(keras_file(tmp_path / "m.keras"))
+    before = only_job(str(path)).source_digest
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", "{}")
+    assert path.read_bytes() != content
+    assert only_job(str(path)).source_digest == before
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("more", "")
+    assert only_job(str(path)).source_digest != before
 
 
 def test_a_skipped_job_still_tells_its_weights(tmp_path: Path) -> None:

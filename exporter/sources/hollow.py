@@ -8,9 +8,12 @@ rules (each layer's `load_own_variables`, the order of a legacy file), not by gu
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -27,6 +30,10 @@ from exporter.errors import SourceError
 from exporter.lazy import LazyArray
 
 COPY_AGAIN = "copy or download it again"
+# Linux reads at most 2 GiB at once.
+READ_BYTES = 2**30
+# Checks of at most this many bytes end before a loader looks at them, so that damage is called damage.
+AT_ONCE_NBYTES = 64 * 2**20
 
 
 class HollowScope(keras.StatelessScope):
@@ -35,6 +42,8 @@ class HollowScope(keras.StatelessScope):
     def __init__(self) -> None:
         super().__init__(initialize_variables=False)
         self.bound: dict[int, LazyArray] = {}
+        self._background = ThreadPoolExecutor(1, "source")
+        self._checks: list[Future[None]] = []
 
     def bind(self, variable: AnyVariable, value: Any) -> None:
         """Remember the value under the variable's own dtype. Raises ValueError when the shapes differ."""
@@ -44,57 +53,119 @@ class HollowScope(keras.StatelessScope):
             raise ValueError(f"{variable.path} has shape {tuple(variable.shape)}, the saved value {array.shape}")
         self.bound[id(variable)] = array.astype(variable.dtype)
 
+    def check_meanwhile(self, check: Callable[[], None], nbytes: int) -> None:
+        """Run a check that reads `nbytes` of the source: at once when they are few, else beside all that follows."""
+        if nbytes <= AT_ONCE_NBYTES:
+            check()
+        else:
+            self._checks.append(self._background.submit(check))
+
+    def finish_checks(self) -> None:
+        """Wait for what `check_meanwhile` has begun. Raises what a check raises (SourceError)."""
+        for check in self._checks:
+            check.result()
+
     def get_current_value(self, variable: AnyVariable) -> Any:
         """A layer that computes with a loaded value (`Normalization` does) makes Keras ask here: read just that one."""
         array = self.bound.get(id(variable))
         return None if array is None else tf.convert_to_tensor(array.real())
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Record assignments to variables, and keep HDF5 datasets unread, until the block ends."""
+    def listening(self, extent: Extent | None = None) -> Iterator[None]:
+        """Record assignments to variables, and keep HDF5 datasets unread, until the block ends.
+
+        `extent` says where the bytes of the HDF5 file are when it is no file of its own.
+        """
 
         def assign(variable: AnyVariable, value: Any) -> Any:
             self.bind(variable, value)
             return value
 
+        def entry(store: saving_lib.H5IOStore, key: str) -> LazyArray:
+            """In place of `H5IOStore.__getitem__`, which reads the dataset into memory."""
+            return lazy_dataset(saving_lib.safe_get_h5_dataset(store._h5_entry_group, key), extent)
+
         with ExitStack() as patches:
             patches.enter_context(mock.patch.object(AnyVariable, "assign", assign))
-            patches.enter_context(mock.patch.object(saving_lib.H5IOStore, "__getitem__", _entry))
+            patches.enter_context(mock.patch.object(saving_lib.H5IOStore, "__getitem__", entry))
             patches.enter_context(
                 mock.patch.object(legacy_h5_format, "load_subset_weights_from_hdf5_group", _legacy_group)
             )
             yield
 
 
-def lazy_dataset(dataset: h5py.Dataset) -> LazyArray:
-    """The dataset's values, read when they are asked for, from the open file or by opening it again."""
-    saved_as = bfloat16 if dataset.attrs.get("dtype") == "bfloat16" else dataset.dtype
-    filename, name = dataset.file.filename, dataset.name
-    if saved_as is not bfloat16 and dataset.dtype.kind not in "biufc":
-        raise ValueError(f"dataset {name} holds {dataset.dtype}, which are no numbers")
+@dataclass(frozen=True)
+class Extent:
+    """The bytes of a file inside of another: from `offset` on in what `descriptor` has open, for as long as it is."""
 
-    def read() -> np.ndarray:
+    descriptor: int
+    offset: int
+
+
+def lazy_dataset(dataset: h5py.Dataset, extent: Extent | None = None) -> LazyArray:
+    """The dataset's values, read when they are asked for, from the open file or by opening it again.
+
+    Raises ValueError for what holds no numbers, and when it is read SourceError.
+    """
+    dtype = np.dtype(bfloat16) if dataset.attrs.get("dtype") == "bfloat16" else dataset.dtype
+    filename, name, shape = dataset.file.filename, dataset.name, dataset.shape
+    if dtype != bfloat16 and dataset.dtype.kind not in "biufc":
+        raise ValueError(f"dataset {name} holds {dataset.dtype}, which are no numbers")
+    place = _place(dataset, dtype)
+
+    def part(start: int, stop: int) -> np.ndarray:
         try:
+            if place is not None and extent is not None:
+                return _bytes_at(extent.descriptor, extent.offset + place, dtype, start, stop)
+            if place is not None:
+                with open(filename, "rb", buffering=0) as stream:
+                    return _bytes_at(stream.fileno(), place, dtype, start, stop)
             if dataset:
-                return _values(dataset, saved_as)
+                return _rows(dataset, dtype, start, stop)
             with h5py.File(filename, "r", locking=False) as file:
-                return _values(file[name], saved_as)
+                return _rows(file[name], dtype, start, stop)
         # The reader runs while the ONNX file is being written, where an OSError would read as a full disk.
         except (OSError, RuntimeError, LookupError, ValueError) as error:
             where = f"{os.path.basename(str(filename))}, dataset {name}"
             raise SourceError("cannot be read", where=where, why=str(error), hint=COPY_AGAIN) from error
 
-    return LazyArray(dataset.shape, saved_as, read)
+    size = math.prod(shape)
+    return LazyArray(shape, dtype, lambda: part(0, size).reshape(shape), part=part)
 
 
-def _values(dataset: h5py.Dataset, dtype: Any) -> np.ndarray:
-    array = np.asarray(dataset[()])
+def _place(dataset: h5py.Dataset, dtype: np.dtype) -> int | None:
+    """Where the dataset starts in its file, if all of it lies there in the form in which NumPy wants it."""
+    stored = dataset.dtype
+    is_plain = stored == dtype or (stored.kind == "V" and stored.itemsize == dtype.itemsize)
+    if not is_plain or not stored.isnative or dataset.chunks is not None or dataset.external or dataset.is_virtual:
+        return None
+    return dataset.id.get_offset()
+
+
+def _bytes_at(descriptor: int, offset: int, dtype: np.dtype, start: int, stop: int) -> np.ndarray:
+    """Elements `start` to `stop` of those that begin at `offset`. Raises OSError at the end of the file."""
+    buffer = np.empty((stop - start) * dtype.itemsize, np.uint8)
+    done, offset = 0, offset + start * dtype.itemsize
+    while done < len(buffer):
+        count = os.preadv(descriptor, [buffer[done : done + READ_BYTES].data], offset + done)
+        if not count:
+            raise OSError(f"the file ends {len(buffer) - done} bytes too early")
+        done += count
+    return buffer.view(dtype)
+
+
+def _rows(dataset: h5py.Dataset, dtype: np.dtype, start: int, stop: int) -> np.ndarray:
+    """The same through HDF5 (packed, in another byte order, never written): whole rows are read."""
+    if not dataset.shape:
+        return _converted(np.asarray(dataset[()]).reshape(1), dtype)[start:stop]
+    row = math.prod(dataset.shape[1:])
+    first, last = (start // row, -(-stop // row)) if row else (0, 0)
+    rows = np.asarray(dataset[first:last]).reshape(-1)
+    return _converted(rows[start - first * row : stop - first * row], dtype)
+
+
+def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return array if array.dtype == dtype else array.view(dtype) if array.dtype.kind == "V" else array.astype(dtype)
-
-
-def _entry(store: saving_lib.H5IOStore, key: str) -> LazyArray:
-    """In place of `H5IOStore.__getitem__`, which reads the dataset into memory."""
-    return lazy_dataset(saving_lib.safe_get_h5_dataset(store._h5_entry_group, key))
 
 
 def _legacy_group(group: h5py.Group) -> list[LazyArray]:

@@ -18,28 +18,23 @@ import keras
 from keras.src.saving import saving_lib
 
 from exporter.errors import ExportError, SourceError, UnsupportedError
-from exporter.files import output_error
+from exporter.files import output_error, require_space
 from exporter.records import Job
-from exporter.sources import untrusted
-from exporter.sources.hollow import COPY_AGAIN, HollowScope
-from exporter.sources.loading import OpenedH5Store, bind_saved_state, keras_errors
+from exporter.sources.hollow import COPY_AGAIN, Extent, HollowScope
+from exporter.sources.loading import OpenedH5Store, bind_saved_state, keras_errors, model_from_config
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 # Deflate reaches about 1000:1 on zeros; neither weights nor configs compress like that.
 LARGEST_EXPANSION = 100
 LOCAL_HEADER_BYTES = 30
+CRC_READ_BYTES = 4 * 2**20
 
 
 def without_weights(job: Job) -> keras.Model:
     """The architecture from the archive's config. Raises SourceError, TrustError or UnsupportedError."""
     with _opened(job.source) as archive:
         text = _config_text(archive, job.source)
-    config = untrusted.parse_config(text, job.source)
-    if not job.trust_code:
-        untrusted.refuse_code(config, job.source)
-    untrusted.refuse_foreign_classes(config, job.source)
-    with keras_errors(job.source):
-        return saving_lib._model_from_config(text, custom_objects=None, compile=False, safe_mode=not job.trust_code)
+    return model_from_config(text, job)
 
 
 def with_weights(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.Model, str]:
@@ -48,8 +43,8 @@ def with_weights(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.M
     with _opened(job.source) as archive:
         if WEIGHTS not in archive.namelist():
             raise _no_weights(archive, job.source)
-        stream, text = _weights_stream(archive, job.source, spool_path)
-        with _assets(archive, job.source, spool_path) as assets, scope.listening(), keras_errors(job.source):
+        stream, extent, text = _weights_stream(archive, job.source, spool_path, scope)
+        with _assets(archive, job.source, spool_path) as assets, scope.listening(extent), keras_errors(job.source):
             bind_saved_state(model, OpenedH5Store(h5py.File(stream, "r")), assets, job.source)
     return model, text
 
@@ -117,28 +112,42 @@ def _assets(archive: zipfile.ZipFile, path: str, spool_path: str) -> Iterator[sa
         yield saving_lib.DiskIOStore(os.path.join(folder, "assets"), mode="r")
 
 
-def _weights_stream(archive: zipfile.ZipFile, path: str, spool_path: str) -> tuple[BinaryIO, str]:
+def _weights_stream(
+    archive: zipfile.ZipFile, path: str, spool_path: str, scope: HollowScope
+) -> tuple[BinaryIO, Extent, str]:
     """The weights file inside the archive: a window onto it, or a copy in `spool_path` when it is compressed."""
     info = archive.getinfo(WEIGHTS)
     _check_expansion(info, path)
     if info.compress_type == zipfile.ZIP_STORED:
-        _check_crc(archive, info)
-        return io.BufferedReader(_Window(path, info), 2**16), "from the archive"
+        window = _Window(path, info)
+        scope.check_meanwhile(lambda: _check_crc(window, info, path), info.file_size)
+        return io.BufferedReader(window, 2**16), window.extent, "from the archive"
+    require_space(spool_path, info.file_size)
     try:
         # The folder of the output, not the system's temporary one, which is often small or in memory.
         spool = tempfile.TemporaryFile(dir=spool_path)  # noqa: SIM115 (read from for the life of the worker)
         with archive.open(info) as member:
             shutil.copyfileobj(member, spool, 2**20)
+        spool.flush()
     except OSError as error:
         raise output_error(error, os.path.dirname(spool_path)) from error
-    return spool, f"from the archive (compressed there; {info.file_size} bytes were spooled to the output's disk)"
+    text = f"from the archive (compressed there; {info.file_size} bytes were spooled to the output's disk)"
+    return spool, Extent(spool.fileno(), 0), text
 
 
-def _check_crc(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
-    """Read the member once, as `zipfile` checks its sum at the end; HDF5 would not notice a changed weight."""
-    with archive.open(info) as member:
-        while member.read(2**20):
-            pass
+def _check_crc(window: _Window, info: zipfile.ZipInfo, path: str) -> None:
+    """Read the member once against its sum in the zip; HDF5 would not notice a changed weight. Raises SourceError."""
+    buffer, found, done = bytearray(CRC_READ_BYTES), 0, 0
+    descriptor, start = window.extent.descriptor, window.extent.offset
+    while done < info.file_size:
+        view = memoryview(buffer)[: info.file_size - done]
+        count = os.preadv(descriptor, [view], start + done)
+        if not count:
+            raise _corrupt(path, f"{WEIGHTS} ends {info.file_size - done} bytes too early")
+        found = zlib.crc32(view[:count], found)
+        done += count
+    if found != info.CRC:
+        raise _corrupt(path, f"Bad CRC-32 for file {WEIGHTS!r}")
 
 
 class _Window(io.RawIOBase):
@@ -150,6 +159,7 @@ class _Window(io.RawIOBase):
         # The local header's name and extra field have lengths of their own (zip specification, 4.3.7).
         name_bytes, extra_bytes = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
         self._start = info.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+        self.extent = Extent(self._file.fileno(), self._start)
         self._size, self._position = info.file_size, 0
 
     def readable(self) -> bool:

@@ -1,0 +1,86 @@
+"""What a job reads, as a digest: equal bytes give an equal one. Imports neither TensorFlow nor Keras."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from exporter import files
+from exporter.errors import SourceError
+from exporter.records import WEIGHT_CHOICES, Job
+from exporter.sources.detection import APPLICATION, SourceRef, files_of
+from exporter.sources.weight_map import weights_files
+
+# Hashing more than this takes longer than a glance; it is then done beside the conversion.
+CHEAP_NBYTES = 256 * 2**20
+
+
+def source_digest(job: Job) -> str:
+    """Of the source and of a weights file; of an application by name, Keras version and seed. Raises SourceError.
+
+    Zip archives count by their directory: the names, sizes and CRC-32 sums of their members, which loading checks.
+    """
+    paths = _paths(job)
+    content = [_file_digest(path) for path in paths]
+    if job.kind != APPLICATION:
+        return content[0] if len(content) == 1 else digest_of(content)
+    choice = job.weights if job.weights in WEIGHT_CHOICES else "file"
+    return digest_of([job.source, version("keras"), choice, job.seed, *content])
+
+
+def nbytes_to_read(job: Job) -> int:
+    """How much `source_digest` reads, about. Raises SourceError."""
+    return sum(_status(path).st_size for path in _paths(job) if not zipfile.is_zipfile(path))
+
+
+def digest_of(data: Any) -> str:
+    """The SHA-256 of JSON data."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@functools.cache
+def version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _paths(job: Job) -> list[str]:
+    of_weights: Sequence[str] = () if job.weights in WEIGHT_CHOICES else weights_files(job.weights)
+    return [*files_of(SourceRef(job.kind, job.source, job.name)), *of_weights]
+
+
+def _status(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise SourceError("cannot be read", where=path, why=error.strerror or str(error)) from error
+
+
+def _file_digest(path: str) -> str:
+    status = _status(path)
+    try:
+        return _digest_of_version(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise SourceError("cannot be read", where=path, why=error.strerror or str(error)) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of_version(path: str, nbytes: int, mtime_ns: int) -> str:
+    """Each file is read once in a run, and again when it has changed."""
+    if not zipfile.is_zipfile(path):
+        return files.sha256(Path(path))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return digest_of([[info.filename, info.file_size, info.CRC] for info in archive.infolist()])
+    except (zipfile.BadZipFile, NotImplementedError):
+        return files.sha256(Path(path))
