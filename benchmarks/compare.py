@@ -6,6 +6,7 @@ python benchmarks/compare.py --models ResNet101,MobileNetV3Small,ConvNeXtTiny --
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -107,23 +108,36 @@ def tree_rss_bytes(process: psutil.Process) -> int:
     return total
 
 
-def measure(command: Sequence[str], folder: Path) -> Run:
-    """Run to the end, watching the tree every 20 ms; `wait4` adds the peak that a process reached between two looks."""
+def measure(command: Sequence[str], folder: Path, limit_bytes: int | None = None) -> Run:
+    """Run to the end, watching the tree every 20 ms; `wait4` adds the peak that a process reached between two looks.
+
+    A tree that goes above `limit_bytes` is ended, before the system ends something else.
+    """
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
-        start, peak_bytes = time.perf_counter(), 0
+        start, peak_bytes, too_large = time.perf_counter(), 0, ""
         process = subprocess.Popen(
             command, cwd=folder, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=errors
         )
         watched = psutil.Process(process.pid)
         while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
             peak_bytes = max(peak_bytes, tree_rss_bytes(watched))
+            if limit_bytes and peak_bytes > limit_bytes and not too_large:
+                too_large = f"ended at {format_bytes(peak_bytes)}, above the limit of {format_bytes(limit_bytes)}"
+                end_tree(watched)
             time.sleep(POLL_SECONDS)
         seconds = time.perf_counter() - start
         _, status, usage = ended
         process.returncode = os.waitstatus_to_exitcode(status)  # it is reaped: Popen must not wait for it
         own_peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         errors.seek(0)
-        return Run(seconds, max(peak_bytes, own_peak_bytes), failure_of(process.returncode, errors.read()))
+        failure = too_large or failure_of(process.returncode, errors.read())
+        return Run(seconds, max(peak_bytes, own_peak_bytes), failure)
+
+
+def end_tree(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for member in (*process.children(recursive=True), process):
+            member.kill()
 
 
 def failure_of(status: int, errors: str) -> str:

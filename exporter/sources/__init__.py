@@ -10,4 +10,6 @@ SOURCES: dict[str, str] = {
     "application": "exporter.sources.application",
     "keras_archive": "exporter.sources.keras_archive",
     "keras_h5": "exporter.sources.keras_h5",
+    "keras_folder": "exporter.sources.keras_folder",
+    "architecture": "exporter.sources.architecture",
 }

@@ -15,7 +15,9 @@ from exporter.sources.hollow import HollowScope
 
 # A server that does not answer must not hang the export; Keras's downloader sets no limit of its own.
 DOWNLOAD_TIMEOUT_SECONDS = 20.0
-NO_WEIGHTS_HINT = "--weights random uses seeded random values; --weights FILE reads a .weights.h5 or .h5 file"
+NO_WEIGHTS_HINT = (
+    "--weights random uses seeded random values; --weights FILE reads a .weights.h5, .weights.json or .h5 file"
+)
 BROKEN_CACHE_HINT = "if a download was cut short, delete its file in ~/.keras/models"
 
 

@@ -10,6 +10,7 @@ import codecs
 import difflib
 import functools
 import importlib.util
+import json
 import os
 import re
 import stat
@@ -19,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
+from exporter.sources import weight_map
 
 APPLICATION, KERAS_ARCHIVE, KERAS_H5 = "application", "keras_archive", "keras_h5"
+ARCHITECTURE, KERAS_FOLDER = "architecture", "keras_folder"
 
 PATH_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".onnx", ".tflite", ".zip", ".json", ".pt", ".pth", ".ckpt", ".index")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -28,7 +31,10 @@ HEAD_BYTES = 4096
 # 60 characters of at most 4 bytes in UTF-8 stay below the 255 bytes that a file system allows, with room for a suffix.
 NAME_CHARACTERS = 60
 SAVE_HINT = "save the model from Keras with model.save('model.keras') and export that file"
-WEIGHTS_HINT = "give the application's name and the file with --weights, such as: export-model resnet101 --weights {}"
+WEIGHTS_HINT = (
+    "give the application's name, or a file with the architecture, and this file with --weights, such as: "
+    "export-model resnet101 --weights {}"
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,18 @@ def detect(source: str) -> SourceRef:
         return SourceRef(_kind_of_file(path), source, safe_name(path))
     except OSError as error:
         raise SourceError("cannot be read", where=source, why=error.strerror or str(error)) from error
+
+
+def files_of(reference: SourceRef) -> list[str]:
+    """The files whose content is the source, in a fixed order; none for an application. Raises SourceError."""
+    if reference.kind == APPLICATION:
+        return []
+    if reference.kind != KERAS_FOLDER:
+        return [reference.source]
+    weights = weight_map.folder_weights(reference.source)
+    assets = sorted(path for path in (Path(reference.source) / "assets").rglob("*") if path.is_file())
+    found = weight_map.weights_files(str(weights)) if weights else []
+    return [os.path.join(reference.source, "config.json"), *found, *map(str, assets)]
 
 
 def application_names() -> dict[str, str]:
@@ -140,6 +158,9 @@ def _directory(path: Path, source: str) -> SourceRef:
         )
     if not _looks_like_path(source) and (found := _application(source)):
         return found
+    if (path / "config.json").is_file():
+        _check_json(path / "config.json")
+        return SourceRef(KERAS_FOLDER, source, safe_name(path.absolute()))
     raise SourceError("is not a model", where=source, why="it is a folder", hint="give a .keras or .h5 file")
 
 
@@ -152,6 +173,8 @@ def _kind_of_file(path: Path) -> str:
         return _check_archive(path)
     if is_hdf5:
         return _check_hdf5(path)
+    if head.lstrip().startswith(b"{"):
+        return _check_json(path)
     raise _not_a_model(path, head)
 
 
@@ -206,6 +229,23 @@ def _check_hdf5(path: Path) -> str:
             hint="copy or download it again",
         ) from error
     raise _weights_only(path) if holds_weights else _foreign_hdf5(path)
+
+
+def _check_json(path: Path) -> str:
+    """What `model.to_json()` gives, which is also the `config.json` of a Keras archive."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise SourceError("cannot be read", where=str(path), why=error.strerror or str(error)) from error
+    except (ValueError, RecursionError) as error:
+        why, hint = f"as JSON: {error}", "copy or download it again"
+        raise SourceError("is truncated or corrupt", where=str(path), why=why, hint=hint) from error
+    keys = content if isinstance(content, dict) else {}
+    if isinstance(keys.get("class_name"), str) and "config" in keys:
+        return ARCHITECTURE
+    if weight_map.MAP_KEY in keys:
+        raise _weights_only(path)
+    raise SourceError("is not a model", where=str(path), why="the JSON describes no Keras model", hint=SAVE_HINT)
 
 
 def _weights_only(path: Path) -> ExportError:

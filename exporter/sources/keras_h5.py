@@ -11,6 +11,7 @@ from keras.src.saving import serialization_lib
 
 from exporter.records import Job
 from exporter.sources import untrusted
+from exporter.sources.deep_graphs import deep_recursion
 from exporter.sources.hollow import HollowScope
 from exporter.sources.keras_2_config import renumber_nested_calls
 from exporter.sources.loading import keras_errors
@@ -19,7 +20,7 @@ from exporter.sources.loading import keras_errors
 def without_weights(job: Job) -> keras.Model:
     """The architecture from the file's `model_config`. Raises SourceError, TrustError or UnsupportedError."""
     with keras_errors(job.source), h5py.File(job.source, "r", locking=False) as file:
-        return _model(job, _config_text(file))
+        return legacy_model(job, _config_text(file))
 
 
 def with_weights(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.Model, str]:
@@ -38,7 +39,7 @@ def with_weights(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.M
 def reference(job: Job) -> Any:
     """The model as Keras itself fills it."""
     with h5py.File(job.source, "r", locking=False) as file:
-        model = _model(job, _config_text(file))
+        model = legacy_model(job, _config_text(file))
         legacy_h5_format.load_weights_from_hdf5_group(legacy_h5_format.safe_get_h5_group(file, "model_weights"), model)
     return model
 
@@ -48,12 +49,13 @@ def _config_text(file: h5py.File) -> str:
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
-def _model(job: Job, text: str) -> keras.Model:
+def legacy_model(job: Job, text: str) -> keras.Model:
+    """The architecture from a config as Keras 2 writes it. Raises SourceError and TrustError."""
     config = untrusted.parse_config(text, job.source)
     if not job.trust_code:
         untrusted.refuse_code(config, job.source)
     legacy = saving_options.keras_option_scope(use_legacy_config=True)
     decoded = json_utils.decode(text)
     renumber_nested_calls(decoded)
-    with legacy, serialization_lib.SafeModeScope(not job.trust_code):
+    with legacy, serialization_lib.SafeModeScope(not job.trust_code), deep_recursion():
         return saving_utils.model_from_config(decoded, custom_objects={})

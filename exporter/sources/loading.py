@@ -14,8 +14,13 @@ from keras.src.legacy.saving import legacy_h5_format
 from keras.src.saving import saving_lib
 
 from exporter.errors import ExportError, SourceError, TrustError
+from exporter.records import Job
+from exporter.sources import untrusted
+from exporter.sources.deep_graphs import deep_recursion
 from exporter.sources.hollow import HollowScope
+from exporter.sources.sharded_store import ShardedStore
 from exporter.sources.untrusted import TRUST_HINT, unknown_class
+from exporter.sources.weight_map import is_sharded
 
 UNKNOWN_CLASS = re.compile(r"(?:Unknown (?:layer|object|\w+)|Could not locate \w+|Cannot find class):? '?([\w>.]+)'?")
 
@@ -41,6 +46,19 @@ def keras_errors(where: str) -> Iterator[None]:
 
 def _first_lines(text: str) -> str:
     return " ".join(line.strip() for line in text.splitlines()[:3] if line.strip())[:400]
+
+
+def model_from_config(text: bytes, job: Job) -> keras.Model:
+    """The architecture from a `config.json`, or from `model.to_json()`, of Keras 3.
+
+    Raises SourceError, TrustError or UnsupportedError.
+    """
+    config = untrusted.parse_config(text, job.source)
+    if not job.trust_code:
+        untrusted.refuse_code(config, job.source)
+    untrusted.refuse_foreign_classes(config, job.source)
+    with keras_errors(job.source), deep_recursion():
+        return saving_lib._model_from_config(text, custom_objects=None, compile=False, safe_mode=not job.trust_code)
 
 
 def bind_saved_state(model: keras.Model, store: saving_lib.H5IOStore, assets: Any, where: str) -> None:
@@ -69,15 +87,22 @@ def bind_saved_state(model: keras.Model, store: saving_lib.H5IOStore, assets: An
         ) from error
 
 
-def bind_weights_file(model: keras.Model, path: str, scope: HollowScope) -> None:
-    """Bind the weights of a `.weights.h5` file or of a legacy (Keras 2, or whole-model) `.h5` file, told by content."""
+def bind_weights_file(model: keras.Model, path: str, scope: HollowScope, assets: Any = None) -> None:
+    """Bind the weights of a `.weights.h5` file, of sharded ones (`.weights.json`) or of a legacy `.h5` file.
+
+    Legacy are the files of Keras 2 and whole models; they are told by their content. `assets` is Keras's store of
+    what layers load beside their weights (vocabularies).
+    """
     with keras_errors(path), scope.listening():
+        if is_sharded(path):
+            bind_saved_state(model, ShardedStore(path), assets, path)
+            return
         # Left open for the life of the worker: the weights are read from it later.
         file = h5py.File(path, "r", locking=False)
         if group := _legacy_root(file):
             legacy_h5_format.load_weights_from_hdf5_group(group, model)
         else:
-            bind_saved_state(model, OpenedH5Store(file), None, path)
+            bind_saved_state(model, OpenedH5Store(file), assets, path)
 
 
 class OpenedH5Store(saving_lib.H5IOStore):
@@ -97,10 +122,20 @@ def _legacy_root(file: h5py.File) -> h5py.Group | None:
     return group if "layer_names" in group.attrs or "layer_names0" in group.attrs else None
 
 
-def load_weights_file(model: keras.Model, path: str) -> None:
+class UnlockedShards(saving_lib.ShardedH5IOStore):
+    """Keras's own store of shards, without the locks that read-only and network file systems may refuse."""
+
+    def _get_h5_file(self, path_or_io: Any, mode: str | None = None) -> h5py.File:
+        return h5py.File(path_or_io, mode or self.mode, locking=False)
+
+
+def load_weights_file(model: keras.Model, path: str, assets: Any = None) -> None:
     """The same into a real model, by Keras alone: the reference that verification compares with."""
+    if is_sharded(path):
+        saving_lib._load_state(model, UnlockedShards(path), assets, "", visited_saveables=set())
+        return
     with h5py.File(path, "r", locking=False) as file:
         if group := _legacy_root(file):
             legacy_h5_format.load_weights_from_hdf5_group(group, model)
         else:
-            saving_lib._load_state(model, OpenedH5Store(file), None, "", visited_saveables=set())
+            saving_lib._load_state(model, OpenedH5Store(file), assets, "", visited_saveables=set())

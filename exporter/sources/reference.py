@@ -10,6 +10,7 @@ import numpy as np
 
 from exporter.records import Job
 from exporter.sources import SOURCES
+from exporter.sources.deep_graphs import deep_recursion
 from exporter.sources.describe import weight_names
 from exporter.sources.hollow import HollowScope
 from exporter.sources.loading import load_weights_file
@@ -21,7 +22,8 @@ def reference_outputs(job: Job, inputs: Sequence[np.ndarray]) -> list[np.ndarray
 
     `job.weights` must be what the export used: `random` after a fallback, never `auto` then.
     """
-    model = _model(job)
+    with deep_recursion():
+        model = _model(job)
     tensors = [keras.ops.convert_to_tensor(array) for array in inputs]
     structured = tensors[0]
     if not isinstance(model, keras.Sequential):
