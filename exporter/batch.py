@@ -28,6 +28,8 @@ from exporter.memory import format_bytes
 from exporter.records import Job, Outcome, Stage
 
 SAMPLE_SECONDS = 0.05
+# A worker that has closed its events is about to end, and its user is waiting for that.
+END_SECONDS = 0.005
 CHUNK_BYTES = 65_536
 # A line of events that does not end within this is no event.
 LINE_LIMIT_BYTES = 1_000_000
@@ -150,7 +152,8 @@ class Supervisor:
         sources = [events]
         sampled = 0.0
         while not tree.ended() and not self.above_limit:
-            if select.select(sources, [], [], SAMPLE_SECONDS)[0] and not self._read(events):
+            patience = SAMPLE_SECONDS if sources else END_SECONDS
+            if select.select(sources, [], [], patience)[0] and not self._read(events):
                 # The worker has closed its end; only its memory and its exit are left to watch.
                 sources = []
             if time.monotonic() - sampled >= SAMPLE_SECONDS:

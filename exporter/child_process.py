@@ -86,7 +86,7 @@ class ProcessTree:
         """The sum of the resident sets; memory that processes share counts once for each."""
         if time.monotonic() - self._listed >= LISTING_SECONDS:
             self._list()
-        return sum(_rss_bytes(member) for member in self._members)
+        return sum(_rss_bytes(member) for member in self._members if member is self._root or _has_started(member))
 
     def kill(self) -> None:
         """SIGKILL for all, those included that have left the process group."""
@@ -104,6 +104,15 @@ class ProcessTree:
             found += self._root.children(recursive=True)
         self._members = found + [known for known in self._members if known not in found and known.is_running()]
         self._listed = time.monotonic()
+
+
+def _has_started(process: psutil.Process) -> bool:
+    """Whether it runs a program of its own; until then `vfork` lends it its parent's memory, which counts once."""
+    try:
+        parent = process.parent()
+        return parent is None or process.cmdline() != parent.cmdline()
+    except psutil.Error:
+        return False
 
 
 def _rss_bytes(process: psutil.Process) -> int:

@@ -13,7 +13,7 @@ import click
 from exporter import __version__, console
 from exporter.errors import ExportError, InternalError, UsageError
 from exporter.formats import FORMATS
-from exporter.options import SUPPORTED_OPSETS
+from exporter.options import DTYPES, EXTERNAL_DATA_CHOICES, SUPPORTED_OPSETS
 from exporter.records import Job
 from exporter.session import Run, Session, StoppedError, run_in_child, serve
 
@@ -109,6 +109,13 @@ def app() -> None:
     help=f"ONNX opset, {SUPPORTED_OPSETS[0]} to {SUPPORTED_OPSETS[-1]}.",
 )
 @click.option(
+    "--dtype",
+    metavar="|".join(DTYPES),
+    default=Job.dtype,
+    show_default=True,
+    help="Of floating weights and of the arithmetic; keep leaves them as they are in the source.",
+)
+@click.option(
     "--input-shape",
     "input_shapes",
     metavar="[NAME:]1,224,224,3",
@@ -133,6 +140,14 @@ def app() -> None:
 @click.option(
     "--max-memory", metavar="SIZE", help="Stop a model that goes above it, such as 4GiB.  [default: no limit]"
 )
+@click.option(
+    "--external-data",
+    metavar="|".join(EXTERNAL_DATA_CHOICES),
+    default=Job.external_data,
+    show_default=True,
+    help="Weights in files beside model.onnx; auto: where there are more than 32 MiB of them.",
+)
+@click.option("--shard-size", metavar="SIZE", help="Split the data file, such as 2GB.  [default: one file]")
 @click.option(
     "--trust-code", is_flag=True, help="Run code that comes with the model (Lambda layers). Only for models you trust."
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import ml_dtypes  # noqa: F401 (teaches NumPy the name bfloat16)
 import numpy as np
 
 from exporter.records import OutputDifference, TensorSpec, Verification

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from exporter import memory
 from exporter.errors import UsageError
 from exporter.formats import FORMATS
-from exporter.records import Job, Shape
+from exporter.records import WEIGHT_CHOICES, Job, Shape
 
-SUPPORTED_OPSETS = range(13, 19)
-WEIGHT_CHOICES = ("auto", "imagenet", "random")
+# Up to the newest that both onnx 1.23 and ONNX Runtime 1.32 have released; `tests/test_opsets.py` compares.
+SUPPORTED_OPSETS = range(13, 29)
+DTYPES = ("keep", "float32", "float16")
+EXTERNAL_DATA_CHOICES = ("auto", "always", "never")
 MAX_SEED = 2**32 - 1
 MAX_DIMENSION = 2**31 - 1
 DYNAMIC = ("?", "none", "-1")
@@ -30,12 +32,15 @@ class ExportOptions:
     weights: str = "auto"
     seed: int = 0
     opset: int = 18
+    dtype: str = Job.dtype
     input_shapes: tuple[str, ...] = ()
     batch_size: int | None = None
     verify: bool = True
     atol: float = Job.atol
     rtol: float = Job.rtol
     max_memory: str | None = None
+    external_data: str = "auto"
+    shard_size: str | None = None
     trust_code: bool = False
     expand: bool = False
     layout_seconds: float = Job.layout_seconds
@@ -55,12 +60,15 @@ def checked(options: ExportOptions) -> Job:
         weights=_weights(options.weights),
         seed=options.seed,
         opset=options.opset,
+        dtype=options.dtype,
         batch_size=options.batch_size,
         input_shapes=_input_shapes(options),
         verify=options.verify,
         atol=options.atol,
         rtol=options.rtol,
-        max_memory_bytes=_max_memory(options.max_memory),
+        max_memory_bytes=_size(options.max_memory, "--max-memory", "4GiB"),
+        external_data=_external_data(options),
+        shard_size_bytes=_size(options.shard_size, "--shard-size", "2GB"),
         trust_code=options.trust_code,
         expand=options.expand,
         layout_seconds=options.layout_seconds,
@@ -93,6 +101,7 @@ def _dimension(part: str, text: str) -> int | None:
 def _check_numbers(options: ExportOptions) -> None:
     opsets = f"supported opsets are {SUPPORTED_OPSETS[0]} to {SUPPORTED_OPSETS[-1]}"
     require(options.opset in SUPPORTED_OPSETS, f"--opset {options.opset}", opsets, "--opset 18")
+    require(options.dtype in DTYPES, f"--dtype {options.dtype}", f"there are {', '.join(DTYPES)}", "--dtype keep")
     size = options.batch_size
     why = "a batch has at least one sample"
     require(size is None or 1 <= size <= MAX_DIMENSION, f"--batch-size {size}", why, "leave it out for a dynamic batch")
@@ -129,19 +138,29 @@ def _weights(choice: str) -> str:
         why = f"it is none of {', '.join(WEIGHT_CHOICES)}, and no such file exists"
         hint = f"--weights {near[0]}" if near else "check the path"
         raise UsageError("cannot be used", where=f"--weights {choice}", why=why, hint=hint)
-    require(os.path.isfile(choice), f"--weights {choice}", "it is not a file", "give a .weights.h5 or legacy .h5 file")
+    kinds = "give a .weights.h5, .weights.json or legacy .h5 file"
+    require(os.path.isfile(choice), f"--weights {choice}", "it is not a file", kinds)
     return choice
 
 
-def _max_memory(text: str | None) -> int | None:
+def _size(text: str | None, flag: str, example: str) -> int | None:
     if text is None:
         return None
     try:
-        limit = memory.parse_bytes(text)
+        size = memory.parse_bytes(text)
     except ValueError as error:
-        raise UsageError("cannot be used", where="--max-memory", why=str(error), hint="--max-memory 4GiB") from error
-    require(limit > 0, f"--max-memory {text}", "nothing runs in no memory", "--max-memory 4GiB")
-    return limit
+        raise UsageError("cannot be used", where=flag, why=str(error), hint=f"{flag} {example}") from error
+    require(size > 0, f"{flag} {text}", "a size is above zero", f"{flag} {example}")
+    return size
+
+
+def _external_data(options: ExportOptions) -> str:
+    choice = options.external_data
+    choices = f"it is none of {', '.join(EXTERNAL_DATA_CHOICES)}"
+    require(choice in EXTERNAL_DATA_CHOICES, f"--external-data {choice}", choices, "--external-data auto")
+    has_files = options.shard_size is None or choice != "never"
+    require(has_files, "--shard-size", "there are no data files with --external-data never", "leave one of them out")
+    return choice
 
 
 def _input_shapes(options: ExportOptions) -> dict[str, Shape]:

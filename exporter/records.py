@@ -130,9 +130,17 @@ class StoredTensor:
     data_nbytes: int
 
 
+# What `Job.weights` may be other than the path of a file.
+WEIGHT_CHOICES = ("auto", "imagenet", "random")
+
+
 @dataclass(frozen=True)
 class Job:
-    """One model to export, complete: the worker needs nothing else."""
+    """One model to export, complete: the worker needs nothing else.
+
+    `source_digest` is empty where finding it means reading a large file: the worker does that beside its work.
+    `dtype` is what weights are stored and computed in: `keep` (the source's), `float32` or `float16`.
+    """
 
     source: str
     kind: str
@@ -144,12 +152,15 @@ class Job:
     weights: str = "auto"
     seed: int = 0
     opset: int = 18
+    dtype: str = "keep"
     batch_size: int | None = None
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     verify: bool = True
     atol: float = 1e-6
     rtol: float = 1e-3
     max_memory_bytes: int | None = None
+    external_data: str = "auto"
+    shard_size_bytes: int | None = None
     trust_code: bool = False
     expand: bool = False
     layout_seconds: float = 60.0

@@ -17,12 +17,13 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from exporter.lazy import LazyArray, OnnxStructure
+from exporter.lazy import LazyArray
 from exporter.records import ModelGraph, TensorSpec
 from exporter.sources import onnx_structure
 from exporter.sources.describe import describe, layer_namespaces, weight_names
 from exporter.sources.hollow import HollowScope
 from exporter.sources.tracing import trace
+from exporter.structure import OnnxStructure
 
 Build = Callable[[], Any]
 
@@ -100,6 +101,7 @@ def convert(
     real: Any = None,
     opset: int = 18,
     shapes: dict[str, tuple[int | None, ...]] | None = None,
+    dtype: str = "keep",
 ) -> Converted:
     """Convert a hollow twin of `real` (without it: without values, and the initializers stay empty).
 
@@ -113,7 +115,7 @@ def convert(
         graph = describe(model, "m")
         graph = replace(graph, inputs=tuple(reshaped(spec, shapes or {}) for spec in graph.inputs))
         traced = trace(model, graph.inputs, layer_namespaces(model))
-        structure = onnx_structure.build(traced, weights, graph, opset)
+        structure = onnx_structure.build(traced, weights, graph, opset, dtype)
         gate.open = True
         return Converted(fill(structure) if real is not None else structure.model, structure, graph)
 

@@ -55,6 +55,7 @@ for suffix, norms in {"conv": (), "folded": (batch_norm,)}.items():
         ("conv2d_depthwise_groups", IMAGE, lambda: layers.Conv2D(4, 3, groups=4, use_bias=False)),
         ("conv2d_transpose", IMAGE, lambda: layers.Conv2DTranspose(6, 3, strides=2)),
         ("conv2d_transpose_same", IMAGE, lambda: layers.Conv2DTranspose(6, 4, strides=2, padding="same")),
+        ("conv2d_transpose_gaps", IMAGE, lambda: layers.Conv2DTranspose(6, (1, 2), strides=3, padding="same")),
         ("depthwise2d", IMAGE, lambda: layers.DepthwiseConv2D(3, depth_multiplier=2)),
         ("depthwise2d_strided", IMAGE, lambda: layers.DepthwiseConv2D(3, 2, padding="same", use_bias=False)),
         ("separable2d", IMAGE, lambda: layers.SeparableConv2D(6, 3)),

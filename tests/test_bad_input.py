@@ -366,7 +366,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with files.Export(tmp_path / "outputs" / "m") as export:
         files.write_lines(export.staging / "model.onnx", ["an older result"])
         export.commit(
-            ["model.onnx"], {"files": [vars(file) for file in files.describe(export.staging, ["model.onnx"])]}
+            ["model.onnx"], {"files": [vars(file) for file in files.describe(export.staging, ["model.onnx"], {})]}
         )
     yield tmp_path
     assert not list(tmp_path.rglob("*.inner"))

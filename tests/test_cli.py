@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import cli, files, wire
+from exporter import cli, console, files, wire
 from exporter.errors import ERRORS, MismatchError, OutputError, TrustError
 from exporter.records import Job, Outcome, OutputDifference, Stage, Verification, WrittenFile
 
@@ -142,7 +142,7 @@ TABLE: list[tuple[str, int, list[str], list[str]]] = [
         ["error: interrupted: 1 of 3 finished and kept, not finished: densenet121, vgg16"],
     ),
     ("resnet101 --to onxx", 2, [], ["error: --to onxx: is an unknown format", "try: --to onnx"]),
-    ("resnet101 --opset 99", 2, [], ["--opset 99: cannot be used: supported opsets are 13 to 18"]),
+    ("resnet101 --opset 99", 2, [], ["--opset 99: cannot be used: supported opsets are 13 to 28"]),
     ("resnet101 --opset x", 2, [], ["error: Invalid value for '--opset'", "try: export-model --help"]),
     ("resnet101 --bad", 2, [], ["No such option"]),
     ("export", 2, [], ["Missing argument"]),
@@ -257,6 +257,16 @@ def forbidden_modules(code: str, *arguments: str, cwd: Path | None = None) -> se
     modules = {name.partition(".")[0] for name in out.partition("MODULES")[2].split()}
     assert "exporter" in modules
     return modules & {*FORBIDDEN, "rich", "psutil"}
+
+
+def test_progress_has_a_rate_and_an_estimate_once_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([100.0, 100.1, 102.0, 103.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(moments))
+    pace = console.Pace()
+    assert pace.text(10**9, 5 * 10**9) == "1 GB of 5 GB"
+    assert pace.text(2 * 10**9, 5 * 10**9) == "2 GB of 5 GB"
+    assert pace.text(3 * 10**9, 5 * 10**9) == "3 GB of 5 GB, 1 GB/s, 2 s left"
+    assert pace.text(5 * 10**9, 5 * 10**9) == "5 GB of 5 GB, 1.33 GB/s, 0 s left"
 
 
 def test_help_imports_nothing_heavy() -> None:

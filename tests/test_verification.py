@@ -310,15 +310,15 @@ BROKEN_WORKER = """
     from exporter import worker
     from exporter.lazy import LazyArray
 
-    original = structure.fold_convolutions
+    original = structure.optimise
 
-    def corrupt(model, weights):
-        folded = original(model, weights)
+    def corrupt(model, weights, opset):
+        folded = original(model, weights, opset)
         name, array = next((n, a) for n, a in folded.items() if a.ndim == 4)
         make = array.real
         return folded | {name: LazyArray(array.shape, array.dtype, lambda: -make(), array.origins, "folded")}
 
-    structure.fold_convolutions = corrupt
+    structure.optimise = corrupt
     worker.main(*sys.argv[1:])
 """
 DRIVER = """

@@ -6,120 +6,108 @@ TensorFlow's optimiser does this when it has the weights; here it is done on laz
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, numpy_helper
 
 from exporter.lazy import LazyArray
-from exporter.sources.onnx_graph import replace, stub, used_names
+from exporter.sources.onnx_editor import Constant, Editor, Node
+from exporter.sources.precision import is_cast
 
 # Where the output channels are in the kernel: ONNX stores [M, C/group, …] for Conv, [C, M/group, …] for ConvTranspose.
 CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
 
-def fold_convolutions(model: ModelProto, weights: Mapping[str, LazyArray]) -> dict[str, LazyArray]:
-    """Fold in place; returns the lazy initializers of the folded model."""
-    folding = _Folding(model, weights)
-    for node in model.graph.node:
-        if node.op_type in CHANNEL_AXIS:
-            folding.absorb(node)
-    return folding.finish()
+def fold_convolutions(editor: Editor) -> None:
+    """Fold into every convolution the `Mul`, `Add` and `Sub` with per-channel constants that follow it."""
+    for node in editor.nodes():
+        if node.op_type in CHANNEL_AXIS and not node.domain:
+            _absorb(editor, node)
 
 
-class _Folding:
-    def __init__(self, model: ModelProto, weights: Mapping[str, LazyArray]) -> None:
-        self.graph = model.graph
-        self.values: dict[str, Any] = {
-            proto.name: weights[proto.name] if proto.name in weights else numpy_helper.to_array(proto)
-            for proto in self.graph.initializer
-        }
-        self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
-        for node in self.graph.node:
-            for name in used_names(node):
-                self.consumers[name].append(node)
-        self.outputs = {value.name for value in self.graph.output}
-        self.removed: set[int] = set()
-        self.made: dict[str, LazyArray] = {}
+def _absorb(editor: Editor, conv: Node) -> None:
+    kernel, axis = editor.constant(conv.inputs[1]), CHANNEL_AXIS[conv.op_type]
+    if kernel is None or is_cast(kernel) or (axis == 1 and conv.get("group", 1) != 1):
+        return
+    channels, ndim = kernel.shape[axis], len(kernel.shape)
+    bias = editor.constant(conv.inputs[2]) if len(conv.inputs) > 2 else None
+    if len(conv.inputs) > 2 and bias is None:
+        return
+    follower = _Follower(editor, conv, ndim)
+    changed = False
+    while (constant := follower.next_constant(channels)) is not None:
+        if follower.node.op_type == "Mul":
+            shape = [channels if place == axis else 1 for place in range(ndim)]
+            kernel = np.multiply(kernel, constant.reshape(shape) if constant.size > 1 else constant)
+            bias = None if bias is None else np.multiply(bias, constant)
+        else:
+            shift = np.negative(constant) if follower.node.op_type == "Sub" else constant
+            bias = shift if bias is None else np.add(bias, shift)
+        follower.drop()
+        changed = True
+    if changed:
+        _set_constants(editor, conv, kernel, bias, channels)
 
-    def absorb(self, conv: NodeProto) -> None:
-        """Take in the `Mul`, `Add` and `Sub` with per-channel constants that follow, also behind a `Squeeze`."""
-        kernel = self.values.get(conv.input[1])
-        axis = CHANNEL_AXIS[conv.op_type]
-        if not isinstance(kernel, LazyArray) or (axis == 1 and _group(conv) != 1):
-            return
-        channels = kernel.shape[axis]
-        bias = self.values.get(conv.input[2]) if len(conv.input) > 2 else None
-        if len(conv.input) > 2 and bias is None:
-            return
-        changed = False
-        last, ndim = self._squeezed(conv, kernel.ndim)
-        while (following := self._follower(last.output[0], channels, ndim)) is not None:
-            node, constant = following
-            if node.op_type == "Mul":
-                shape = [channels if a == axis else 1 for a in range(kernel.ndim)]
-                kernel = np.multiply(kernel, constant.reshape(shape) if constant.size > 1 else constant)
-                bias = None if bias is None else np.multiply(bias, constant)
-            else:
-                shift = np.negative(constant) if node.op_type == "Sub" else constant
-                bias = shift if bias is None else np.add(bias, shift)
-            self.removed.add(id(node))
-            last.output[0] = node.output[0]
-            changed = True
-        if changed:
-            self._set_constants(conv, kernel, bias, channels)
 
-    def _single_consumer(self, output: str) -> NodeProto | None:
-        consumers = self.consumers[output]
-        return consumers[0] if len(consumers) == 1 and output not in self.outputs else None
+class _Follower:
+    """Walks from a convolution along the only use of each value, behind transposes and squeezes, to constants."""
 
-    def _squeezed(self, conv: NodeProto, ndim: int) -> tuple[NodeProto, int]:
-        """The node whose output is the convolution's, and its rank: one-dimensional ones are two-dimensional inside."""
-        node = self._single_consumer(conv.output[0])
-        if node is None or node.op_type != "Squeeze" or len(node.input) < 2:
-            return conv, ndim
-        axes = self.values.get(node.input[1])
-        if not isinstance(axes, np.ndarray) or any(axis % ndim < 2 for axis in axes.tolist()):
-            return conv, ndim
-        return node, ndim - axes.size
+    def __init__(self, editor: Editor, conv: Node, ndim: int) -> None:
+        self._editor = editor
+        self.node = conv
+        # The value reached, and where its channels are.
+        self._value, self._axis, self._ndim = conv.outputs[0], 1, ndim
 
-    def _follower(self, output: str, channels: int, ndim: int) -> tuple[NodeProto, Any] | None:
-        """The single consumer and its constant, as [channels] or [1], when the two can be folded."""
-        node = self._single_consumer(output)
-        if node is None or node.op_type not in ("Mul", "Add", "Sub"):
+    def next_constant(self, channels: int) -> Any:
+        """What the next `Mul`, `Add` or `Sub` has for each channel, as [channels] or [1]; None when there is none."""
+        node = self._editor.sole_consumer(self._value)
+        while node is not None and self._passes(node):
+            self._value = node.outputs[0]
+            node = self._editor.sole_consumer(self._value)
+        if node is None or node.domain or node.op_type not in ("Mul", "Add", "Sub"):
             return None
-        if node.op_type == "Sub" and node.input[0] != output:
+        if node.inputs[0] == node.inputs[1] or (node.op_type == "Sub" and node.inputs[0] != self._value):
             return None
-        constant = self.values.get(node.input[1] if node.input[0] == output else node.input[0])
-        if constant is None or len(constant.shape) > ndim:
+        self.node = node
+        return self._per_channel(node.inputs[1] if node.inputs[0] == self._value else node.inputs[0], channels)
+
+    def drop(self) -> None:
+        """Remove the node whose constant was taken."""
+        output = self.node.outputs[0]
+        self._editor.bypass(self.node, self._value)
+        self._value = output if self._editor.is_output(output) else self._value
+
+    def _per_channel(self, name: str, channels: int) -> Any:
+        constant = self._editor.constant(name)
+        if constant is None or len(constant.shape) > self._ndim:
             return None
-        padded = (1,) * (ndim - len(constant.shape)) + tuple(constant.shape)
-        if padded[1] not in (1, channels) or any(size != 1 for a, size in enumerate(padded) if a != 1):
+        padded = (1,) * (self._ndim - len(constant.shape)) + tuple(constant.shape)
+        own = padded[self._axis]
+        if own not in (1, channels) or any(size != 1 for a, size in enumerate(padded) if a != self._axis):
             return None
-        return node, constant.reshape([padded[1]])
+        return constant.reshape([own])
 
-    def _set_constants(self, conv: NodeProto, kernel: LazyArray, bias: Any, channels: int) -> None:
-        inputs = [conv.input[0], f"{conv.output[0]}/folded_kernel"]
-        self.made[inputs[1]] = kernel
-        if bias is not None:
-            if bias.shape != (channels,):
-                bias = np.add(bias, np.zeros(channels, bias.dtype))
-            inputs.append(f"{conv.output[0]}/folded_bias")
-            self.made[inputs[2]] = bias if isinstance(bias, LazyArray) else LazyArray.of(bias)
-        del conv.input[:]
-        conv.input.extend(inputs)
-
-    def finish(self) -> dict[str, LazyArray]:
-        """Drop what was folded away and the constants that nobody uses any more."""
-        replace(self.graph.node, [node for node in self.graph.node if id(node) not in self.removed])
-        uses = {name for node in self.graph.node for name in used_names(node)} | self.outputs
-        kept = [proto for proto in self.graph.initializer if proto.name in uses]
-        replace(self.graph.initializer, [*kept, *(stub(name, array) for name, array in self.made.items())])
-        lazy = {name: value for name, value in self.values.items() if isinstance(value, LazyArray) and name in uses}
-        return lazy | self.made
+    def _passes(self, node: Node) -> bool:
+        """Whether the channels go through the node as they are: one-dimensional convolutions are two-dimensional."""
+        if node.op_type == "Transpose" and "perm" in node.attributes:
+            self._axis = node.get("perm").index(self._axis)
+            return True
+        axes = self._editor.constant(node.inputs[1]) if node.op_type == "Squeeze" and len(node.inputs) > 1 else None
+        if not isinstance(axes, np.ndarray):
+            return False
+        gone = [int(axis) % self._ndim for axis in axes.reshape(-1)]
+        if self._axis in gone:
+            return False
+        self._axis -= sum(axis < self._axis for axis in gone)
+        self._ndim -= len(gone)
+        return True
 
 
-def _group(node: NodeProto) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+def _set_constants(editor: Editor, conv: Node, kernel: Constant, bias: Constant | None, channels: int) -> None:
+    inputs = [conv.inputs[0], editor.add_constant(kernel, f"{conv.name}/folded_kernel")]
+    if bias is not None:
+        if bias.shape != (channels,):
+            bias = np.add(bias, np.zeros(channels, bias.dtype))
+        bias = bias if isinstance(bias, LazyArray) else LazyArray.of(bias)
+        inputs.append(editor.add_constant(bias, f"{conv.name}/folded_bias"))
+    editor.set_inputs(conv, inputs)

@@ -8,22 +8,21 @@ from contextlib import contextmanager
 
 import onnx
 import tensorflow as tf
-from tf2onnx import handler, optimizer, tf_loader, tfonnx
+from tf2onnx import handler, tf_loader, tfonnx
 from tf2onnx.graph import Graph
 
 from exporter.errors import UnsupportedError
-from exporter.lazy import LazyArray, OnnxStructure
+from exporter.lazy import LazyArray
 from exporter.records import ModelGraph
-from exporter.sources import weight_arithmetic
-from exporter.sources.conv_folding import fold_convolutions
+from exporter.sources import opsets, precision, runnable, tf2onnx_linear, tied_weights, weight_arithmetic
 from exporter.sources.onnx_graph import graphs, replace, stub
 from exporter.sources.onnx_names import NodeLayers, describe_nodes, infer_shapes, name_weights
+from exporter.sources.optimising import optimise
+from exporter.sources.retyping import UNKNOWN_DTYPES, to_float32, users_of
 from exporter.sources.tf2onnx_lazy import LazyConstants
 from exporter.sources.tf2onnx_ops import REWRITERS
 from exporter.sources.tracing import TracedModel
-
-# Node metadata (`metadata_props`) came with this version of the format; ONNX Runtime reads it from 1.18 on.
-IR_VERSION = 10
+from exporter.structure import OnnxStructure
 
 # What tf2onnx raises, from anywhere inside, when a model is beyond it.
 TF2ONNX_FAILURES = (
@@ -38,45 +37,57 @@ TF2ONNX_FAILURES = (
 DESCRIBE_ANYWAY = "--to parquet,dot,svg describes the model without converting it"
 
 
-def build(traced: TracedModel, weights: Sequence[LazyArray], graph: ModelGraph, opset: int) -> OnnxStructure:
-    """Convert without reading a weight. `weights[i]` is the value of `traced.variables[i]`.
+def build(
+    traced: TracedModel, weights: Sequence[LazyArray], graph: ModelGraph, opset: int, dtype: str = precision.KEEP
+) -> OnnxStructure:
+    """Convert without reading a weight. `weights[i]` is the value of `traced.variables[i]`; `dtype` is `Job.dtype`.
 
     Raises UnsupportedError with the ops that tf2onnx cannot convert, and the layers that they are in.
     """
-    model, lazy = _converted(traced, weights, graph, opset)
-    lazy = fold_convolutions(model, lazy)
+    model, lazy = _converted(traced, weights, graph, min(opset, opsets.TF2ONNX_OPSET), dtype)
+    lazy = optimise(model, lazy, opset)
+    # Inferred anew at the end: names of unknown dimensions are worth less than what is known by then.
+    del model.graph.value_info[:]
+    opsets.declare(model, opset)
+    stays = precision.float32_layers(graph)
+    interface = (*graph.inputs, *graph.outputs)
+    lazy, notes = runnable.finish(model, lazy, dtype, interface, lambda node: traced.owners.find(node.name)[0] in stays)
+    lazy = tied_weights.share(model, lazy)
     lazy = name_weights(model, lazy, {weight.name: weight.nbytes for weight in graph.weights})
-    model.ir_version = IR_VERSION
     used_domains = {node.domain for inner in graphs(model.graph) for node in inner.node}
     replace(model.opset_import, [entry for entry in model.opset_import if entry.domain in used_domains | {""}])
     model = infer_shapes(model)
     layer_of_weight = {weight.name: weight.layer for weight in graph.weights}
     layer_of_output = dict(zip((spec.name for spec in graph.outputs), traced.output_layers, strict=True))
     nodes = describe_nodes(model, NodeLayers(lazy, layer_of_weight, layer_of_output, traced.owners))
-    return OnnxStructure(model, lazy, nodes)
+    about_dtypes = precision.dtype_notes(weights, dtype)
+    return OnnxStructure(model, lazy, nodes, lambda: (*about_dtypes, *notes()))
 
 
 def _converted(
-    traced: TracedModel, weights: Sequence[LazyArray], graph: ModelGraph, opset: int
+    traced: TracedModel, weights: Sequence[LazyArray], graph: ModelGraph, opset: int, dtype: str
 ) -> tuple[onnx.ModelProto, dict[str, LazyArray]]:
     tensors = [*traced.input_tensors, *traced.output_tensors]
-    values = weight_arithmetic.fold(traced.graph_def, _values(traced, weights), tensors)
+    to_float32(traced.graph_def, precision.COMPUTED_IN_FLOAT32[dtype])
+    _refuse_dtypes(traced, graph.name)
+    values = precision.computed_weights(_values(traced, weights), dtype)
+    values = weight_arithmetic.fold(traced.graph_def, values, tensors)
     names = [spec.name for spec in (*graph.inputs, *graph.outputs)]
     constants = LazyConstants()
     # Functions of an earlier conversion in this process, which may have the same names.
     tf_loader.clear_functions()
-    with constants.installed():
+    with constants.installed(), tf2onnx_linear.installed():
         main, bodies = _parsed(traced, opset)
         _bind(main, values, constants)
         renamed = dict(zip(tensors, names, strict=True))
         failures = FailedOps()
         try:
             with failures.listening():
-                optimised = _processed(main, bodies, renamed)
+                converted = _processed(main, bodies, renamed)
         except TF2ONNX_FAILURES as error:
             _refuse_unknown_ops(main, traced, graph.name)
             raise _refusal(failures, traced, graph.name, f"{type(error).__name__}: {error}") from error
-        model = optimised.make_model("", graph_name=graph.name)
+        model = converted.make_model("", graph_name=graph.name)
     _refuse_unconverted_ops(model, opset, traced, graph.name)
     return model, _unfilled(model, constants)
 
@@ -85,8 +96,7 @@ def _processed(main: Graph, bodies: list[Graph], renamed: Mapping[str, str]) -> 
     converted = tfonnx.process_graphs(main, bodies, None, [], [], False, REWRITERS, None, renamed)
     # What a rewritten loop leaves behind, such as the lists that it filled.
     converted.delete_unused_nodes(converted.outputs)
-    # Without catch_errors tf2onnx does not copy the whole graph before each of its passes.
-    return optimizer.optimize_graph(converted, catch_errors=False)
+    return converted
 
 
 class FailedOps(logging.Handler):
@@ -118,6 +128,18 @@ def _refusal(failures: FailedOps, traced: TracedModel, name: str, why: str) -> U
     return UnsupportedError(
         f"tf2onnx cannot convert the TensorFlow op {op}", where=f"{name}, layer {layer}", why=why, hint=DESCRIBE_ANYWAY
     )
+
+
+def _refuse_dtypes(traced: TracedModel, name: str) -> None:
+    found = next(users_of(traced.graph_def, UNKNOWN_DTYPES), None)
+    if found is not None:
+        kind, node = found
+        raise UnsupportedError(
+            f"no conversion is known for {kind}",
+            where=f"{name}, layer {traced.owners.find(node)[0] or '?'}",
+            why="tf2onnx has no such dtype; model.quantize('float8') keeps float32 weights and serves training",
+            hint=f"save the model without it; {DESCRIBE_ANYWAY}",
+        )
 
 
 def _refuse_unknown_ops(graph: Graph, traced: TracedModel, name: str) -> None:
@@ -152,14 +174,21 @@ def _refuse(unknown: Sequence[tuple[str, str]], traced: TracedModel, name: str) 
             f"no ONNX form is known for the TensorFlow op {ops}",
             where=f"{name}, layer {layers}",
             why="tf2onnx has no conversion for it and neither has this version of export-model",
-            hint=DESCRIBE_ANYWAY,
+            hint=_newer_opset({op for op, _ in unknown}) or DESCRIBE_ANYWAY,
         )
+
+
+def _newer_opset(ops: set[str]) -> str:
+    """The flag that helps where these ops came to ONNX later, such as the bitwise ones of int4 weights."""
+    known = handler.tf_op.create_mapping(opsets.TF2ONNX_OPSET, None)
+    return f"--opset {opsets.TF2ONNX_OPSET}" if ops <= known.keys() else ""
 
 
 def _values(traced: TracedModel, weights: Sequence[LazyArray]) -> dict[str, LazyArray]:
     values = dict(zip(traced.weight_nodes, weights, strict=True))
     for name, array in traced.constants.items():
         values[name] = LazyArray.of(array)
+    values |= {name: combination.value(weights) for name, combination in traced.combinations.items()}
     return values
 
 

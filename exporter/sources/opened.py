@@ -12,7 +12,7 @@ from types import ModuleType
 import keras
 
 from exporter.errors import SourceError, UnsupportedError, UsageError
-from exporter.lazy import LazyArray, OnnxStructure
+from exporter.lazy import LazyArray
 from exporter.records import Job, ModelGraph, Shape, TensorSpec
 from exporter.sources import SOURCES, onnx_structure
 from exporter.sources.describe import describe, layer_namespaces, weight_names
@@ -21,6 +21,7 @@ from exporter.sources.loading import bind_weights_file
 from exporter.sources.random_weights import random_value
 from exporter.sources.tracing import trace
 from exporter.sources.untrusted import SAVE_HINT
+from exporter.structure import OnnxStructure
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class OpenedModel:
     notes: tuple[str, ...]
     _model: keras.Model
     _values: Mapping[int, LazyArray]
+    _scope: HollowScope
 
     @property
     def is_random(self) -> bool:
@@ -40,6 +42,10 @@ class OpenedModel:
     def inputs(self, job: Job) -> tuple[TensorSpec, ...]:
         """The inputs with the shapes that the job asks for. Raises UsageError."""
         return input_specs(self.graph, job)
+
+    def finish_checks(self) -> None:
+        """Wait for what finds out, beside the work, whether the source is whole. Raises SourceError."""
+        self._scope.finish_checks()
 
     def structure(self, job: Job) -> OnnxStructure:
         """The model in ONNX, without its weights. Raises UnsupportedError and UsageError (a shape that cannot be)."""
@@ -54,7 +60,7 @@ class OpenedModel:
         graph = dataclasses.replace(self.graph, inputs=specs)
         traced = trace(self._model, specs, layer_namespaces(self._model))
         weights = [self._values[id(variable)] for variable in traced.variables]
-        return onnx_structure.build(traced, weights, graph, job.opset)
+        return onnx_structure.build(traced, weights, graph, job.opset, job.dtype)
 
 
 def open_model(job: Job, spool_path: str) -> OpenedModel:
@@ -76,7 +82,7 @@ def open_model(job: Job, spool_path: str) -> OpenedModel:
             hint="call it once, or give its first layer an input shape, and save it again",
         )
     graph = describe(model, job.name)
-    return OpenedModel(graph, weights, notes, model, _values(job, model, scope, weights))
+    return OpenedModel(graph, weights, notes, model, _values(job, model, scope, weights), scope)
 
 
 def _source(job: Job) -> ModuleType:

@@ -1,13 +1,12 @@
 """Teaches tf2onnx to carry constants that are not in memory.
 
 Inside tf2onnx a lazy constant is a `TensorProto` with dims and dtype whose `external_data` names a lazy array. tf2onnx
-touches the values of constants in five methods only; `installed` replaces those. tf2onnx's own folding then composes
-lazy arrays, because they answer to NumPy's protocols.
+touches the values of constants in four methods only; `installed` replaces those. What tf2onnx does to kernels then
+composes lazy arrays, because they answer to NumPy's protocols.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,7 +15,6 @@ from unittest import mock
 import numpy as np
 from onnx import TensorProto, helper
 from tf2onnx.graph import Graph, Node
-from tf2onnx.optimizer import const_fold_optimizer, merge_duplicated_nodes_optimizer
 from tf2onnx.rewriter import lstm_rewriter
 
 from exporter.lazy import LazyArray, stack
@@ -62,16 +60,10 @@ class LazyConstants:
                 (Node, "set_tensor_value", self._set_tensor_value(Node.set_tensor_value)),
                 (Node, "is_scalar", self._is_scalar(Node.is_scalar)),
                 (Graph, "make_const", self._make_const(Graph.make_const)),
-                (
-                    merge_duplicated_nodes_optimizer.MergeDuplicatedNodesOptimizer,
-                    "_group_nodes_by_type_inputs",
-                    staticmethod(self._group_nodes),
-                ),
             ):
                 patches.enter_context(mock.patch.object(owner, name, method))
-            # Its optimisers iterate over sets of nodes, which by default hash by address: another order in each run.
+            # Its rewriters iterate over sets of nodes, which by default hash by address: another order in each run.
             patches.enter_context(mock.patch.object(Node, "__hash__", lambda node: hash(node.name)))
-            patches.enter_context(mock.patch.dict(const_fold_optimizer._func_map, MORE_FOLDING))
             patches.enter_context(mock.patch.object(lstm_rewriter, "np", NumPyWithLazyArray()))
             yield
 
@@ -124,20 +116,6 @@ class LazyConstants:
 
         return make_const
 
-    def _group_nodes(self, graph: Graph) -> dict[Any, list[Node]]:
-        """Candidates for merging. A lazy constant equals only itself: its value is not known here."""
-        groups: dict[Any, list[Node]] = defaultdict(list)
-        for node in graph.get_nodes():
-            if not node.is_graph_input_default_const():
-                groups[node.type, tuple(node.input), self._identity(node)].append(node)
-        return groups
-
-    def _identity(self, node: Node) -> Any:
-        if not node.is_const():
-            return None
-        array = self.of_node(node)
-        return ("lazy", id(array)) if array is not None else hash(node.attr["value"].t.raw_data)
-
 
 class NumPyWithLazyArray:
     """NumPy for a module that calls `np.array([lazy])`, which would read the array one row at a time."""
@@ -149,22 +127,3 @@ class NumPyWithLazyArray:
         if isinstance(value, list) and any(isinstance(item, LazyArray) for item in value):
             return stack(value).astype(dtype)
         return np.array(value, dtype)
-
-
-def _operands(node: Node) -> list[Any]:
-    return [producer.get_tensor_value(as_list=False) for producer in node.inputs]
-
-
-def _fold_squeeze(node: Node, graph: Graph) -> list[Any]:
-    array, *axes = _operands(node)
-    return [np.squeeze(array, tuple(int(axis) for axis in axes[0]) if axes else None)]
-
-
-# What TensorFlow's own optimiser folds when it sees the weights, in tf2onnx's form: (node, graph) → [value].
-MORE_FOLDING: dict[str, Callable[[Node, Graph], list[Any]]] = {
-    "Div": lambda node, graph: [np.divide(*_operands(node))],
-    "Neg": lambda node, graph: [np.negative(*_operands(node))],
-    "Reciprocal": lambda node, graph: [np.divide(np.float32(1), *_operands(node))],
-    "Sqrt": lambda node, graph: [np.sqrt(*_operands(node))],
-    "Squeeze": _fold_squeeze,
-}

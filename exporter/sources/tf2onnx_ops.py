@@ -13,7 +13,11 @@ from onnx import TensorProto, helper
 from tf2onnx import handler
 from tf2onnx.graph import Graph, Node
 from tf2onnx.graph_matcher import GraphMatcher, OpTypePattern
-from tf2onnx.onnx_opset import nn
+from tf2onnx.onnx_opset import controlflow, nn
+
+# These register their handlers.
+from exporter.sources import tf2onnx_einsum as tf2onnx_einsum
+from exporter.sources import tf2onnx_transposed as tf2onnx_transposed
 
 
 @handler.tf_op("Erfc")
@@ -34,6 +38,25 @@ class Expm1:
     def version_6(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
         exp = graph.make_node("Exp", node.input, name=node.child_name()).output[0]
         _replace(graph, node, "Sub", [exp, _one_like(graph, node)])
+
+
+# What both ONNX's `Where` and ONNX Runtime's take.
+SELECTABLE = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.INT64)
+
+
+@handler.tf_op(["Select", "SelectV2"])
+class Select:
+    """tf2onnx adds up products with the condition, six nodes in which an infinity that is not chosen makes a NaN."""
+
+    @classmethod
+    def version_9(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        ranks = [len(shape) if (shape := graph.get_shape(name)) is not None else None for name in node.input[:2]]
+        # The older op lets a vector choose rows.
+        broadcasts = node.type == "SelectV2" or (ranks[0] is not None and ranks[0] == ranks[1])
+        if broadcasts and graph.get_dtype(node.output[0]) in SELECTABLE:
+            node.type = "Where"
+        else:
+            controlflow.Select.version_9(graph, node, **kwargs)
 
 
 def _one_like(graph: Graph, node: Node) -> str:
@@ -57,6 +80,9 @@ class Resize:
 
     @classmethod
     def version_11(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        if node.type != "ResizeNearestNeighbor" and graph.get_dtype(node.input[0]) != TensorProto.FLOAT:
+            # TensorFlow's interpolates in float32 whatever it is given, ONNX's in what it is given.
+            graph.insert_new_node_on_input(node, "Cast", node.input[0], to=TensorProto.FLOAT)
         shape = graph.get_shape(node.input[0])
         if shape and node.inputs[1].is_const():
             wanted = node.inputs[1].get_tensor_value(as_list=True)

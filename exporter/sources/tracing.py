@@ -20,6 +20,8 @@ from tensorflow.python.grappler import tf_optimizer
 from exporter import memory
 from exporter.errors import UnsupportedError
 from exporter.records import TensorSpec
+from exporter.sources.batch_norms import BatchNorms, Combination
+from exporter.sources.trace_overrides import installed as overrides
 
 # TensorFlow's own clean-up, cheap because no weight is in the graph: calls are inlined, shape arithmetic is folded.
 GRAPPLER_PASSES = ("function", "constfold", "dependency")
@@ -75,6 +77,7 @@ class TracedModel:
     `output_layers[i]` is the namespace of the layer that made output `i`, None for what no layer made.
 
     `constants` are such nodes too: values that a layer computed outside the graph, such as `Normalization`'s mean.
+    So are the `combinations` of weights that batch norms multiply by and add.
     """
 
     graph_def: tf.compat.v1.GraphDef
@@ -84,6 +87,7 @@ class TracedModel:
     weight_nodes: tuple[str, ...]
     variables: tuple[Any, ...]
     constants: Mapping[str, np.ndarray]
+    combinations: Mapping[str, Combination]
     owners: OpOwners
 
 
@@ -101,10 +105,16 @@ def trace(model: keras.Model, specs: Sequence[TensorSpec], namespaces: Mapping[i
 def _traced(model: keras.Model, specs: Sequence[TensorSpec], namespaces: Mapping[int, str]) -> TracedModel:
     """The graph as the layers make it."""
     variables = tuple(model.variables)
-    recorder = CallRecorder(namespaces)
+    recorder, norms = CallRecorder(namespaces), BatchNorms(variables)
 
     def call(inputs: list[tf.Tensor], weights: list[tf.Tensor]) -> Any:
-        with WeightScope(variables, weights) as scope, _fresh_functions(), recorder.recording():
+        with (
+            WeightScope(variables, weights) as scope,
+            _fresh_functions(),
+            overrides(),
+            norms.installed(),
+            recorder.recording(),
+        ):
             outputs = keras.tree.flatten(model(_as_called(model, inputs), training=False))
             scope.refuse_strangers()
             # A variable that is an output has its value only in here.
@@ -119,7 +129,8 @@ def _traced(model: keras.Model, specs: Sequence[TensorSpec], namespaces: Mapping
             "cannot be traced", where=model.name, why=_first_lines(error), hint="does the model run on these inputs?"
         ) from error
     graph_def = function.graph.as_graph_def(add_shapes=True)
-    _hide_from_grappler(graph_def, {tensor.op.name for tensor in function.inputs[len(specs) :]})
+    weight_nodes = {tensor.op.name for tensor in function.inputs[len(specs) :]}
+    _hide_from_grappler(graph_def, weight_nodes.union(norms.combinations))
     owners = recorder.owners(function.graph)
     return TracedModel(
         graph_def=graph_def,
@@ -130,6 +141,7 @@ def _traced(model: keras.Model, specs: Sequence[TensorSpec], namespaces: Mapping
         weight_nodes=tuple(tensor.op.name for tensor in function.inputs[len(specs) : len(specs) + len(variables)]),
         variables=variables,
         constants={inner.op.name: _captured(outer, inner, owners) for outer, inner in function.graph.captures},
+        combinations=norms.combinations,
         owners=owners,
     )
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from exporter.lazy import LazyArray
 from exporter.sources.onnx_graph import replace
+from exporter.sources.precision import value_grows
 
 Operand = LazyArray | np.ndarray
 
@@ -34,6 +35,7 @@ FOLDERS: dict[str, Callable[..., Operand]] = {
     "Cast": _cast,
     "ExpandDims": lambda node, array, axis: np.expand_dims(array, int(axis)),
     "Identity": lambda node, array: array,
+    "Maximum": lambda node, a, b: np.maximum(a, b),
     "Mul": lambda node, a, b: np.multiply(a, b),
     "Neg": lambda node, array: np.negative(array),
     "RealDiv": lambda node, a, b: np.true_divide(a, b),
@@ -81,8 +83,9 @@ def _folded(node: Any, values: Mapping[str, Operand]) -> Operand | None:
     if any(operand is None for operand in operands) or not any(isinstance(o, LazyArray) for o in operands):
         return None
     value = folder(node, *operands)
-    largest = max(operand.nbytes for operand in operands if operand is not None)
-    return value if isinstance(value, LazyArray) and value.nbytes <= max(largest, 1024) else None
+    if not isinstance(value, LazyArray) or value_grows(value, operands):
+        return None
+    return value
 
 
 def _producer(tensor: str) -> str:
