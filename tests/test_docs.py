@@ -71,8 +71,12 @@ def make_stand_ins() -> None:
 
     import h5py
 
-    with zipfile.ZipFile("model.keras", "w") as archive:
-        archive.writestr("config.json", "{}")
+    for name in ("model.keras", "huge.keras"):
+        with zipfile.ZipFile(name, "w") as archive:
+            archive.writestr("config.json", "{}")
+    Path("model.json").write_text('{"class_name": "Functional", "config": {}}')
+    Path("model.weights.json").write_text('{"weight_map": {"/layers/dense/vars": "model_00000.weights.h5"}}')
+    Path("model_00000.weights.h5").touch()
     with h5py.File("old_model.h5", "w") as file:
         file.attrs["model_config"] = "{}"
     with h5py.File("my.weights.h5", "w") as file:

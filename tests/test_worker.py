@@ -26,6 +26,7 @@ from exporter import files, memory, wire, worker
 from exporter.child_process import spawn_worker
 from exporter.errors import InternalError, OutputError, ResourceError, SourceError
 from exporter.records import Job
+from exporter.sources.digest import source_digest
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +99,7 @@ def test_the_receipt(first: Path, archive: Path) -> None:
     receipt = manifest(first)
     assert (receipt["manifest_version"], receipt["tool"]["name"]) == (1, "export-model")
     assert (receipt["model"], receipt["kind"], receipt["source"]) == ("m", "keras_archive", "m.keras")
-    assert receipt["source_digest"] == hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert receipt["source_digest"] == source_digest(job_for(archive, first))
     assert receipt["versions"]["keras"] == keras.__version__
     assert receipt["arguments"]["formats"] == ["onnx", "parquet", "dot", "svg"]
     assert receipt["arguments"]["source"] == "m.keras"
@@ -119,7 +120,7 @@ def test_the_receipt(first: Path, archive: Path) -> None:
 def test_the_receipt_s_measurements(first: Path) -> None:
     receipt = manifest(first)
     names = [stage["name"] for stage in receipt["stages"]]
-    assert names == ["import", "build", "convert", "weights", "parquet", "dot", "svg", "verify"]
+    assert names == ["import", "build", "convert", "weights", "parquet", "dot", "svg", "verify", "source"]
     assert 0 < sum(stage["seconds"] for stage in receipt["stages"]) <= receipt["seconds"] + 0.1
     peaks = [stage["peak_rss_bytes"] for stage in receipt["stages"]]
     assert peaks == sorted(peaks)
@@ -258,11 +259,11 @@ def test_the_process_writes_its_result_last(job: Job, tmp_path: Path) -> None:
     assert process.wait(20) == 0
     stages = [event for event in map(wire.event_from_json, lines) if isinstance(event, wire.StageEvent)]
     assert [(event.stage, event.state) for event in stages] == [
-        (name, state) for name in ("import", "build", "convert", "weights") for state in ("start", "end")
+        (name, state) for name in ("import", "build", "convert", "weights", "source") for state in ("start", "end")
     ]
     outcome = wire.outcome_from_json((tmp_path / "result.json").read_text())
     assert (outcome.status, outcome.weights) == ("done", "from the archive")
-    assert [stage.name for stage in outcome.stages] == ["import", "build", "convert", "weights"]
+    assert [stage.name for stage in outcome.stages] == ["import", "build", "convert", "weights", "source"]
     assert outcome.verification is not None
     assert (outcome.verification.status, outcome.verification.reason) == ("skipped", "--no-verify was given")
     assert outcome.files[0].name == "model.onnx"
