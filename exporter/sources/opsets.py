@@ -14,7 +14,7 @@ TF2ONNX_OPSET = 18
 # Node metadata (`metadata_props`) came with this version of the format; ONNX Runtime reads it from 1.18 on.
 METADATA_IR_VERSION = 10
 # Ops that mean something else from an opset on, with attributes and inputs that look the same or that a new op lacks.
-# The other changes from 18 to 28 add types and attributes, or say more precisely what was meant (read op by op).
+# The other changes from 18 to 28 add types and attributes, or say more precisely what was meant.
 CHANGED = {"GridSample": 20, "DFT": 20, "GroupNormalization": 21}
 
 
