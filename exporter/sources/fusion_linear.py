@@ -53,7 +53,7 @@ def _follower(editor: Editor, node: Node, units: int) -> tuple[Node, Any] | None
     shape = editor.shape(output)
     if constant is None or shape is None or len(constant.shape) > len(shape):
         return None
-    if constant.size not in (1, units) or (constant.size == units and constant.shape[-1] != units):
+    if constant.size not in (1, units) or (constant.size > 1 and constant.shape[-1] != units):
         return None
     return consumer, constant.reshape([constant.size])
 

@@ -14,7 +14,15 @@ from tf2onnx.graph import Graph
 from exporter.errors import UnsupportedError
 from exporter.lazy import LazyArray
 from exporter.records import ModelGraph
-from exporter.sources import opsets, precision, runnable, tf2onnx_linear, tied_weights, weight_arithmetic
+from exporter.sources import (
+    opsets,
+    precision,
+    runnable,
+    tf2onnx_convolutions,
+    tf2onnx_linear,
+    tied_weights,
+    weight_arithmetic,
+)
 from exporter.sources.onnx_graph import graphs, replace, stub
 from exporter.sources.onnx_names import NodeLayers, describe_nodes, infer_shapes, name_weights
 from exporter.sources.optimising import optimise
@@ -76,7 +84,7 @@ def _converted(
     constants = LazyConstants()
     # Functions of an earlier conversion in this process, which may have the same names.
     tf_loader.clear_functions()
-    with constants.installed(), tf2onnx_linear.installed():
+    with constants.installed(), tf2onnx_linear.installed(), tf2onnx_convolutions.installed():
         main, bodies = _parsed(traced, opset)
         _bind(main, values, constants)
         renamed = dict(zip(tensors, names, strict=True))

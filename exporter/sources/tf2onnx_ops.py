@@ -16,8 +16,8 @@ from tf2onnx.graph_matcher import GraphMatcher, OpTypePattern
 from tf2onnx.onnx_opset import controlflow, nn
 
 # These register their handlers.
+from exporter.sources import tf2onnx_convolutions as tf2onnx_convolutions
 from exporter.sources import tf2onnx_einsum as tf2onnx_einsum
-from exporter.sources import tf2onnx_transposed as tf2onnx_transposed
 
 
 @handler.tf_op("Erfc")

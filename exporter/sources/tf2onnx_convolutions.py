@@ -1,0 +1,51 @@
+"""What tf2onnx gets wrong about the borders of convolutions. Importing this module registers a handler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from tf2onnx import handler, rewriter, tfonnx
+from tf2onnx.graph import Graph, Node
+from tf2onnx.onnx_opset import nn
+
+
+@handler.tf_op(["Conv2DBackpropInput", "Conv3DBackpropInputV2"])
+class ConvTranspose:
+    """Where a kernel is smaller than its stride, tf2onnx writes negative `pads`, which ONNX does not have.
+
+    TensorFlow's convolution over the result pads by max(0, …) on both sides together; so its transposed one adds all
+    that is missing, zeros where no kernel reaches, at the end. That is ONNX's `output_padding`.
+    """
+
+    @classmethod
+    def version_11(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        nn.ConvTranspose.version_11(graph, node, **kwargs)
+        pads = list(node.get_attr("pads").ints) if "pads" in node.attr else []
+        if min(pads, default=0) < 0:
+            sides = list(zip(pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True))
+            kept = [(start, end) if start + end > 0 else (0, 0) for start, end in sides]
+            node.set_attr("pads", [start for start, _ in kept] + [end for _, end in kept])
+            node.set_attr("output_padding", [max(0, -start - end) for start, end in sides])
+
+
+def rewrite_conv2d_with_pad(graph: Graph, ops: list[Node]) -> list[Node]:
+    """tf2onnx's, without the convolutions that have explicit padding, which it would replace by that of the `Pad`.
+
+    Dilated ones with `same` padding have. `fusion_linear.fold_padding` adds the two later.
+    """
+    rewriter.rewrite_conv2d_with_pad(graph, [op for op in ops if op.type != "Conv2D" or not _pads_itself(op)])
+    return graph.get_nodes()
+
+
+def _pads_itself(conv: Node) -> bool:
+    return conv.get_attr_value("padding") == b"EXPLICIT"
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Replaces tf2onnx's rewriter until the block ends."""
+    with mock.patch.object(tfonnx, "rewrite_conv2d_with_pad", rewrite_conv2d_with_pad):
+        yield
