@@ -20,9 +20,12 @@ WORKER = (sys.executable, "-m", "exporter.worker")
 # modules of the folder that the user happens to be in from being imported, in the worker's children too.
 # glibc raises its threshold for mapping a block by itself whenever a large one is freed, and then keeps large tensors
 # in fragmented arenas; a fixed one gives each of them back to the system (ConvNeXtXLarge: 882 instead of 991 MB).
+# With it comes a threshold of 128 KiB for giving back free memory at the end of an arena, which would happen after
+# every piece of a weight.
 FIXED_ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(32 * 2**20),
     "PYTHONHASHSEED": "0",
     "PYTHONSAFEPATH": "1",
     "PYTHONUNBUFFERED": "1",

@@ -1,4 +1,4 @@
-"""Weights as a stream of bytes: the next piece is read on one thread and digested on another while one is written."""
+"""Weights as a stream of bytes: pieces are read on one thread and digested on another while one is written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Semaphore
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -13,9 +14,10 @@ import numpy as np
 
 from exporter.lazy import LazyArray
 
-PIECE_BYTES = 4 * 2**20
-# Pieces that may wait for their digest; they are in memory as long.
-PENDING_DIGESTS = 2
+# Below the size from which the worker's malloc asks the system for each block anew (`child_process`).
+PIECE_BYTES = 2**20
+# Pieces that may wait to be written, and for their digest; they are in memory as long.
+PIECES_AHEAD, PENDING_DIGESTS = 8, 4
 # Stand for the end of the stream, and for a moment at which no earlier piece may be in memory any more.
 END, ALONE = object(), object()
 
@@ -25,6 +27,7 @@ class TensorStream:
 
     def __init__(self, progress: Callable[[int], None]) -> None:
         self._reader, self._digester = ThreadPoolExecutor(1, "reader"), ThreadPoolExecutor(1, "digester")
+        self._settled = Semaphore(0)
         self._progress, self._done_bytes = progress, 0
 
     def __enter__(self) -> TensorStream:
@@ -33,6 +36,7 @@ class TensorStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._settled.release()
         self._reader.shutdown(cancel_futures=True)
         self._digester.shutdown(cancel_futures=True)
 
@@ -48,7 +52,7 @@ class TensorStream:
             while len(pending) > count:
                 pending.popleft().result()
 
-        for piece in self._one_ahead(_pieces(items), lambda: catch_up(0)):
+        for piece in self._made_ahead(self._pieces(items), lambda: catch_up(0)):
             data = piece if isinstance(piece, bytes) else piece.view(np.uint8).data
             pending.append(self._digester.submit(digest.update, data))
             stream.write(data)
@@ -61,26 +65,28 @@ class TensorStream:
         catch_up(0)
         return digest.hexdigest()
 
-    def _one_ahead(self, pieces: Iterator[Any], settle: Callable[[], None]) -> Iterator[Any]:
-        """The same pieces, each made while the one before is in use; `settle` lets go of all that were given."""
-        following = self._reader.submit(next, pieces, END)
-        while (piece := following.result()) is not END:
+    def _made_ahead(self, pieces: Iterator[Any], settle: Callable[[], None]) -> Iterator[Any]:
+        """The same pieces, made while earlier ones are in use; `settle` lets go of all that were given."""
+        coming = deque(self._reader.submit(next, pieces, END) for _ in range(PIECES_AHEAD))
+        while (piece := coming.popleft().result()) is not END:
             if piece is ALONE:
                 settle()
-            following = self._reader.submit(next, pieces, END)
+                self._settled.release()
+            coming.append(self._reader.submit(next, pieces, END))
             if piece is not ALONE:
                 yield piece
 
-
-def _pieces(items: Iterable[bytes | LazyArray]) -> Iterator[Any]:
-    """Pieces of all items; around an array that is made as a whole, `ALONE`."""
-    for item in items:
-        if isinstance(item, bytes):
-            yield item
-            continue
-        alone = item.nbytes > PIECE_BYTES and not item.is_divisible
-        if alone:
-            yield ALONE
-        yield from item.pieces(PIECE_BYTES)
-        if alone:
-            yield ALONE
+    def _pieces(self, items: Iterable[bytes | LazyArray]) -> Iterator[Any]:
+        """Pieces of all items; `ALONE`, and a wait until it is heeded, around an array that is made as a whole."""
+        for item in items:
+            if isinstance(item, bytes):
+                yield item
+                continue
+            alone = item.nbytes > PIECE_BYTES and not item.is_divisible
+            if alone:
+                yield ALONE
+                self._settled.acquire()
+            yield from item.pieces(PIECE_BYTES)
+            if alone:
+                yield ALONE
+                self._settled.acquire()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,12 +27,11 @@ from ml_dtypes import bfloat16
 
 from exporter.errors import SourceError
 from exporter.lazy import LazyArray
+from exporter.sources.crc import PiecewiseCrc
 
 COPY_AGAIN = "copy or download it again"
 # Linux reads at most 2 GiB at once.
 READ_BYTES = 2**30
-# Checks of at most this many bytes end before a loader looks at them, so that damage is called damage.
-AT_ONCE_NBYTES = 64 * 2**20
 
 
 class HollowScope(keras.StatelessScope):
@@ -42,8 +40,7 @@ class HollowScope(keras.StatelessScope):
     def __init__(self) -> None:
         super().__init__(initialize_variables=False)
         self.bound: dict[int, LazyArray] = {}
-        self._background = ThreadPoolExecutor(1, "source")
-        self._checks: list[Future[None]] = []
+        self._checks: list[Callable[[], None]] = []
 
     def bind(self, variable: AnyVariable, value: Any) -> None:
         """Remember the value under the variable's own dtype. Raises ValueError when the shapes differ."""
@@ -53,17 +50,14 @@ class HollowScope(keras.StatelessScope):
             raise ValueError(f"{variable.path} has shape {tuple(variable.shape)}, the saved value {array.shape}")
         self.bound[id(variable)] = array.astype(variable.dtype)
 
-    def check_meanwhile(self, check: Callable[[], None], nbytes: int) -> None:
-        """Run a check that reads `nbytes` of the source: at once when they are few, else beside all that follows."""
-        if nbytes <= AT_ONCE_NBYTES:
-            check()
-        else:
-            self._checks.append(self._background.submit(check))
+    def check_last(self, check: Callable[[], None]) -> None:
+        """Leave a check of the source to `finish_checks`, when most of it has been read."""
+        self._checks.append(check)
 
     def finish_checks(self) -> None:
-        """Wait for what `check_meanwhile` has begun. Raises what a check raises (SourceError)."""
+        """Carry out what `check_last` was given. Raises what a check raises (SourceError)."""
         for check in self._checks:
-            check.result()
+            check()
 
     def get_current_value(self, variable: AnyVariable) -> Any:
         """A layer that computes with a loaded value (`Normalization` does) makes Keras ask here: read just that one."""
@@ -96,10 +90,27 @@ class HollowScope(keras.StatelessScope):
 
 @dataclass(frozen=True)
 class Extent:
-    """The bytes of a file inside of another: from `offset` on in what `descriptor` has open, for as long as it is."""
+    """The bytes of a file inside of another: from `offset` on in what `descriptor` has open, for as long as it is.
+
+    What is read is told to `crc`.
+    """
 
     descriptor: int
-    offset: int
+    offset: int = 0
+    crc: PiecewiseCrc | None = None
+
+    def read(self, start: int, nbytes: int) -> np.ndarray:
+        """Bytes as uint8. Raises OSError at the end of the file."""
+        buffer = np.empty(nbytes, np.uint8)
+        done = 0
+        while done < nbytes:
+            count = os.preadv(self.descriptor, [buffer[done : done + READ_BYTES].data], self.offset + start + done)
+            if not count:
+                raise OSError(f"the file ends {nbytes - done} bytes too early")
+            done += count
+        if self.crc is not None:
+            self.crc.add(start, buffer.data)
+        return buffer
 
 
 def lazy_dataset(dataset: h5py.Dataset, extent: Extent | None = None) -> LazyArray:
@@ -113,13 +124,16 @@ def lazy_dataset(dataset: h5py.Dataset, extent: Extent | None = None) -> LazyArr
         raise ValueError(f"dataset {name} holds {dataset.dtype}, which are no numbers")
     place = _place(dataset, dtype)
 
+    def elements(file: Extent, place: int, start: int, stop: int) -> np.ndarray:
+        return file.read(place + start * dtype.itemsize, (stop - start) * dtype.itemsize).view(dtype)
+
     def part(start: int, stop: int) -> np.ndarray:
         try:
             if place is not None and extent is not None:
-                return _bytes_at(extent.descriptor, extent.offset + place, dtype, start, stop)
+                return elements(extent, place, start, stop)
             if place is not None:
                 with open(filename, "rb", buffering=0) as stream:
-                    return _bytes_at(stream.fileno(), place, dtype, start, stop)
+                    return elements(Extent(stream.fileno()), place, start, stop)
             if dataset:
                 return _rows(dataset, dtype, start, stop)
             with h5py.File(filename, "r", locking=False) as file:
@@ -140,18 +154,6 @@ def _place(dataset: h5py.Dataset, dtype: np.dtype) -> int | None:
     if not is_plain or not stored.isnative or dataset.chunks is not None or dataset.external or dataset.is_virtual:
         return None
     return dataset.id.get_offset()
-
-
-def _bytes_at(descriptor: int, offset: int, dtype: np.dtype, start: int, stop: int) -> np.ndarray:
-    """Elements `start` to `stop` of those that begin at `offset`. Raises OSError at the end of the file."""
-    buffer = np.empty((stop - start) * dtype.itemsize, np.uint8)
-    done, offset = 0, offset + start * dtype.itemsize
-    while done < len(buffer):
-        count = os.preadv(descriptor, [buffer[done : done + READ_BYTES].data], offset + done)
-        if not count:
-            raise OSError(f"the file ends {len(buffer) - done} bytes too early")
-        done += count
-    return buffer.view(dtype)
 
 
 def _rows(dataset: h5py.Dataset, dtype: np.dtype, start: int, stop: int) -> np.ndarray:

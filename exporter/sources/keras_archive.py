@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import lzma
 import os
@@ -20,6 +21,7 @@ from keras.src.saving import saving_lib
 from exporter.errors import ExportError, SourceError, UnsupportedError
 from exporter.files import output_error, require_space
 from exporter.records import Job
+from exporter.sources.crc import PiecewiseCrc
 from exporter.sources.hollow import COPY_AGAIN, Extent, HollowScope
 from exporter.sources.loading import OpenedH5Store, bind_saved_state, keras_errors, model_from_config
 
@@ -27,7 +29,8 @@ CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 # Deflate reaches about 1000:1 on zeros; neither weights nor configs compress like that.
 LARGEST_EXPANSION = 100
 LOCAL_HEADER_BYTES = 30
-CRC_READ_BYTES = 4 * 2**20
+# Of a file of at most this size, damage is called damage before a loader meets it.
+AT_ONCE_NBYTES = 64 * 2**20
 
 
 def without_weights(job: Job) -> keras.Model:
@@ -120,7 +123,8 @@ def _weights_stream(
     _check_expansion(info, path)
     if info.compress_type == zipfile.ZIP_STORED:
         window = _Window(path, info)
-        scope.check_meanwhile(lambda: _check_crc(window, info, path), info.file_size)
+        check = functools.partial(_check_crc, window.extent, info, path)
+        scope.check_last(check) if info.file_size > AT_ONCE_NBYTES else check()
         return io.BufferedReader(window, 2**16), window.extent, "from the archive"
     require_space(spool_path, info.file_size)
     try:
@@ -132,20 +136,16 @@ def _weights_stream(
     except OSError as error:
         raise output_error(error, os.path.dirname(spool_path)) from error
     text = f"from the archive (compressed there; {info.file_size} bytes were spooled to the output's disk)"
-    return spool, Extent(spool.fileno(), 0), text
+    return spool, Extent(spool.fileno()), text
 
 
-def _check_crc(window: _Window, info: zipfile.ZipInfo, path: str) -> None:
-    """Read the member once against its sum in the zip; HDF5 would not notice a changed weight. Raises SourceError."""
-    buffer, found, done = bytearray(CRC_READ_BYTES), 0, 0
-    descriptor, start = window.extent.descriptor, window.extent.offset
-    while done < info.file_size:
-        view = memoryview(buffer)[: info.file_size - done]
-        count = os.preadv(descriptor, [view], start + done)
-        if not count:
-            raise _corrupt(path, f"{WEIGHTS} ends {info.file_size - done} bytes too early")
-        found = zlib.crc32(view[:count], found)
-        done += count
+def _check_crc(extent: Extent, info: zipfile.ZipInfo, path: str) -> None:
+    """Compare the member's sum with the zip's; HDF5 would not notice a changed weight. Raises SourceError."""
+    crc, unheard = extent.crc or PiecewiseCrc(), Extent(extent.descriptor, extent.offset)
+    try:
+        found = crc.total(info.file_size, unheard.read)
+    except OSError as error:
+        raise _corrupt(path, f"{WEIGHTS}: {error}") from error
     if found != info.CRC:
         raise _corrupt(path, f"Bad CRC-32 for file {WEIGHTS!r}")
 
@@ -159,7 +159,7 @@ class _Window(io.RawIOBase):
         # The local header's name and extra field have lengths of their own (zip specification, 4.3.7).
         name_bytes, extra_bytes = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
         self._start = info.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
-        self.extent = Extent(self._file.fileno(), self._start)
+        self.extent = Extent(self._file.fileno(), self._start, PiecewiseCrc())
         self._size, self._position = info.file_size, 0
 
     def readable(self) -> bool:
