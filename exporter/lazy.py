@@ -19,7 +19,7 @@ from numpy.lib.array_utils import normalize_axis_index
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 # How an array came to be, from plain to transformed; `records.StoredTensor.transform` uses the same words.
-NONE, LAYOUT, FOLDED = "none", "layout", "folded"
+TRANSFORMS = NONE, LAYOUT, CAST, FOLDED = "none", "layout", "cast", "folded"
 
 Part = Callable[[int, int], np.ndarray]
 
@@ -37,8 +37,8 @@ class LazyArray(NDArrayOperatorsMixin):
     """`make` returns an array of exactly `shape` and `dtype`; it may be called more than once.
 
     `part(start, stop)`, where there is one, makes the elements from `start` to `stop` in C order, flat, without the
-    rest. `origins` names the weights that the value depends on, `transform` how (`none`, `layout`, `folded`). Arrays
-    of the same `content` have the same bytes.
+    rest. `origins` names the weights that the value depends on, `transform` how (one of `TRANSFORMS`). Arrays of the
+    same `content` have the same bytes.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class LazyArray(NDArrayOperatorsMixin):
         part: Part | None = None,
         content: object = None,
     ) -> LazyArray:
-        transform = FOLDED if FOLDED in (self.transform, how) else how
+        transform = max(self.transform, how, key=TRANSFORMS.index)
         return LazyArray(shape, dtype, lambda: change(self.real()), self.origins, transform, part, content)
 
     def transpose(self, *axes: Any) -> LazyArray:
@@ -158,7 +158,7 @@ class LazyArray(NDArrayOperatorsMixin):
             return self
         part = self._part
         cast = None if part is None else lambda start, stop: part(start, stop).astype(dtype)
-        return self._then(self.shape, dtype, lambda array: array.astype(dtype), FOLDED, cast)
+        return self._then(self.shape, dtype, lambda array: array.astype(dtype), CAST, cast)
 
     def flatten(self) -> LazyArray:
         return self.reshape(-1)

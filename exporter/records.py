@@ -118,13 +118,15 @@ class OnnxNode:
 class StoredTensor:
     """Where a weight is in the ONNX files.
 
-    `transform` is `none` (the same bytes), `layout` (transposed or reshaped) or `folded` (combined with other
-    weights). `data_file` and `data_offset` are None when the bytes are inside the `.onnx` file itself.
+    `transform` is `none` (the same bytes), `layout` (transposed or reshaped), `cast` (to another dtype, perhaps also
+    transposed or reshaped) or `folded` (combined with other weights). `dtype` is that of the initializer. `data_file`
+    and `data_offset` are None when the bytes are inside the `.onnx` file itself.
     """
 
     weight: str
     initializer: str
     transform: str
+    dtype: str
     data_file: str | None
     data_offset: int | None
     data_nbytes: int
@@ -238,9 +240,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Material:
-    """All that a format may write from. `nodes` and `stored` are None when no ONNX file is made in this run."""
+    """All that a format may write from. `nodes` and `stored` are None when no ONNX file is made in this run.
+
+    `source` is its name without the folders that lead to it, `weights` says where they come from, `versions` are those
+    of libraries. `verification` is known last.
+    """
 
     job: Job
     graph: ModelGraph
     nodes: tuple[OnnxNode, ...] | None = None
     stored: tuple[StoredTensor, ...] | None = None
+    source: str = ""
+    weights: str = ""
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    verification: Verification | None = None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.metadata
 import os
 import platform
 import select
@@ -27,7 +26,7 @@ from exporter.errors import ExportError, InternalError, ResourceError
 from exporter.files import Export, describe, write_lines
 from exporter.formats import FORMATS
 from exporter.records import Job, Material, ModelGraph, Outcome, Stage, TensorSpec, Verification, WrittenFile
-from exporter.sources.digest import source_digest
+from exporter.sources.digest import source_digest, version
 from exporter.startup import hidden, lean_imports
 
 if TYPE_CHECKING:
@@ -93,7 +92,11 @@ class Work:
         digest = self._background.submit(lambda: self.job.source_digest or source_digest(self.job))
         opened = self._open()
         self.inputs = opened.inputs(self.job)
-        material = self._convert(opened) if "onnx" in self.job.formats else Material(self.job, opened.graph)
+        material = Material(
+            self.job, opened.graph, source=public_name(self.job), weights=opened.weights, versions=_versions()
+        )
+        if "onnx" in self.job.formats:
+            material = self._convert(opened, material)
         for name in self.job.formats:
             if name != "onnx":
                 self._write(name, material)
@@ -102,6 +105,8 @@ class Work:
         with self.reporter.stage("source"):
             opened.finish_checks()
             self.job = dataclasses.replace(self.job, source_digest=digest.result())
+        if "parquet" in self.job.formats:
+            self._write_models(dataclasses.replace(material, job=self.job, verification=self.verification))
         files = describe(self.export.staging, self.names, self.digests)
         outcome = self._outcome(opened, files, time.monotonic() - started)
         self.export.commit(self.names, manifest(self.job, opened.graph, outcome, material, self.import_rss_bytes))
@@ -117,26 +122,32 @@ class Work:
         self.reporter.note(*opened.notes)
         return opened
 
-    def _convert(self, opened: OpenedModel) -> Material:
+    def _convert(self, opened: OpenedModel, material: Material) -> Material:
         from exporter.formats.onnx_model import write_model
 
         with self.reporter.stage("convert"):
             structure = opened.structure(self.job)
             # Weights are made from here on; what the conversion needed must not be in memory beside them.
             memory.release_unused()
-        about = {"export_model.source": public_name(self.job), "export_model.weights": opened.weights}
+        about = {"export_model.source": material.source, "export_model.weights": material.weights}
         with self.reporter.stage("weights"):
             written = write_model(structure, self.job, self.export.staging, about, self.reporter.progress)
         self.reporter.note(*structure.notes())
         self.names += written.digests
         self.digests |= written.digests
-        return Material(self.job, opened.graph, structure.nodes, written.stored)
+        return dataclasses.replace(material, nodes=structure.nodes, stored=written.stored)
 
     def _write(self, name: str, material: Material) -> None:
         chosen = FORMATS[name]
         with self.reporter.stage(name):
             self.reporter.note(*importlib.import_module(chosen.module).write(material, self.export.staging))
         self.names += [file for file in chosen.files if (self.export.staging / file).exists()]
+
+    def _write_models(self, material: Material) -> None:
+        from exporter.formats import model_table
+
+        model_table.write(material, self.export.staging)
+        self.names.append(model_table.FILE)
 
     def _verify(self, opened: OpenedModel) -> Verification:
         if not self.job.verify:
@@ -185,7 +196,7 @@ def manifest(
         "source_digest": job.source_digest,
         "fingerprint": job.fingerprint,
         "arguments": arguments | {"source": public_name(job), "weights": os.path.basename(job.weights)},
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+        "versions": {"python": platform.python_version(), **_versions()},
         "weights": outcome.weights,
         "opset": job.opset if "onnx" in job.formats else None,
         "layers": len(graph.layers),
@@ -215,11 +226,8 @@ def _coverage(material: Material) -> dict[str, int] | None:
     return {"total": len(material.nodes), "with_layer": with_layer}
 
 
-def _version(library: str) -> str | None:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str | None]:
+    return {name: version(name) for name in LIBRARIES}
 
 
 def carry_out(job: Job, reporter: Reporter) -> Outcome:

@@ -19,8 +19,14 @@ import exporter
 # From the top down. Each floor has rooms, each room has modules of the package (`*` matches a rest of the name; what
 # is in a folder belongs to the folder's room). Rooms on one floor do not know each other.
 FLOORS: list[dict[str, list[str]]] = [
-    {"cli": ["__main__", "cli", "console", "session", "summary"]},
-    {"plan": ["plan", "options"], "batch": ["batch", "child_process"], "query": ["query"], "view": ["view"]},
+    {"cli": ["__main__", "cli", "commands", "console", "session", "summary"]},
+    {
+        "plan": ["plan", "options"],
+        "batch": ["batch", "child_process"],
+        "query": ["query", "catalogue", "questions"],
+        "diff": ["diff", "diff_picture"],
+        "view": ["view"],
+    },
     {"worker": ["worker"]},
     {"verification": ["verification*", "comparison"]},
     {"sources": ["sources"], "formats": ["formats"]},
@@ -31,6 +37,9 @@ FLOORS: list[dict[str, list[str]]] = [
         "lazy": ["lazy", "structure"],
         "wire": ["wire"],
         "comparison": ["comparison"],
+        "schema": ["schema"],
+        "costs": ["costs", "layer_costs", "node_costs"],
+        "statistics": ["statistics", "tensor_statistics"],
     },
     {"records": ["records"]},
     {"errors": ["errors"]},

@@ -138,7 +138,7 @@ def check(folder: Path, outcome: Any, model: keras.Model) -> int:
     pairs = [pair for pair in zip(rows, values(model), strict=True) if pair[0]["transform"] == "none"]
     for row, wanted in pairs:
         assert found[row["initializer"]].dtype == wanted.dtype
-        assert found[row["initializer"]].tobytes() == wanted.tobytes(), row["name"]
+        assert found[row["initializer"]].tobytes() == wanted.tobytes(), row["tensor"]
     return len(pairs)
 
 

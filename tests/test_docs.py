@@ -13,8 +13,8 @@ import pytest
 
 from exporter import cli
 from exporter.errors import ERRORS
-from exporter.formats import layer_table
 from exporter.records import Job, Outcome
+from exporter.schema import SCHEMAS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -92,7 +92,7 @@ def test_readme_lists_every_exit_status() -> None:
 def catalogue_page() -> str:
     """`docs/catalogue.md`, from the schemas and the descriptions of their fields."""
     page = [(ROOT / "docs" / "catalogue.head.md").read_text(encoding="utf-8").rstrip()]
-    for schema in (layer_table.LAYERS, layer_table.TENSORS, layer_table.EDGES, layer_table.NODES):
+    for schema in SCHEMAS.values():
         name = schema.metadata[b"export_model.table"].decode()
         page += ["", f"## {name}.parquet", "", "| column | type | may be NULL | meaning |", "|---|---|---|---|"]
         for field in schema:

@@ -16,21 +16,66 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporter.errors import OutputError
-from exporter.formats import FORMATS, layer_table
+from exporter.formats import FORMATS, layer_table, model_table
 from exporter.formats.layer_table import ROW_GROUP_ROWS, TABLES, write, write_table
-from exporter.records import Edge, Job, Layer, Material, ModelGraph, OnnxNode, StoredTensor, TensorSpec, Weight
+from exporter.records import (
+    Edge,
+    Job,
+    Layer,
+    Material,
+    ModelGraph,
+    OnnxNode,
+    OutputDifference,
+    StoredTensor,
+    TensorSpec,
+    Verification,
+    Weight,
+)
+from exporter.schema import SCHEMAS
 
 IMAGE = TensorSpec("image", (None, 8, 8, 3), "float32")
 FEATURES = TensorSpec("conv", (None, 6, 6, 4), "float32")
 
 # The promise to readers: a change here is a new schema version.
 GOLDEN = {
+    "models": """
+        model: string not null
+        name: string not null
+        source: string not null
+        kind: string not null
+        source_digest: string not null
+        weights: string not null
+        opset: int64
+        layers: int64 not null
+        tensors: int64 not null
+        edges: int64 not null
+        nodes: int64
+        nodes_with_layer: int64
+        params: int64 not null
+        params_trainable: int64 not null
+        weight_bytes: int64 not null
+        weights_by_dtype: list<element: struct<dtype: string, params: int64, nbytes: int64>> not null
+        cost_batch_size: int64 not null
+        cost_dimension: int64 not null
+        layers_without_cost: int64 not null
+        macs: int64
+        flops: int64
+        peak_activation_bytes: int64
+        verification: string not null
+        verification_reason: string
+        max_abs_difference: double
+        export_model_version: string not null
+        tensorflow_version: string
+        keras_version: string
+        tf2onnx_version: string
+        onnx_version: string
+    """,
     "layers": """
         model: string not null
         index: int64 not null
+        layer: string not null
         name: string not null
         class: string not null
-        namespace: string not null
         depth: int64 not null
         parent: string
         trainable: bool not null
@@ -44,23 +89,43 @@ GOLDEN = {
         weight_bytes: int64 not null
         calls: int64 not null
         connected_to: list<element: string> not null
+        macs: int64
+        flops: int64
+        activation_bytes: int64
+        arithmetic_intensity: double
+        cost_method: string
         config: string not null
         onnx_nodes: list<element: string>
     """,
     "tensors": """
         model: string not null
         layer: string not null
-        name: string not null
+        tensor: string not null
         shape: list<element: int64> not null
         dtype: string not null
         nbytes: int64 not null
         trainable: bool not null
         initializer: string
         transform: string
+        stored_dtype: string
         data_file: string
         data_offset: int64
         data_nbytes: int64
         initializers: list<element: string>
+        min: double
+        max: double
+        mean: double
+        std: double
+        l2_norm: double
+        zeros: int64
+        near_zeros: int64
+        nans: int64
+        infs: int64
+        distinct: int64
+        quantiles: list<element: double>
+        histogram_edges: list<element: double>
+        histogram_counts: list<element: int64>
+        sha256: string
     """,
     "edges": """
         model: string not null
@@ -76,7 +141,7 @@ GOLDEN = {
     "nodes": """
         model: string not null
         index: int64 not null
-        name: string not null
+        node: string not null
         op_type: string not null
         domain: string not null
         namespace: string not null
@@ -86,6 +151,10 @@ GOLDEN = {
         outputs: list<element: string> not null
         output_shapes: list<element: list<element: int64>> not null
         output_dtypes: list<element: string> not null
+        macs: int64
+        flops: int64
+        activation_bytes: int64
+        cost_method: string
     """,
 }
 
@@ -140,9 +209,9 @@ def a_material(**changes: Any) -> Material:
         ),
     )
     stored = (
-        StoredTensor("conv/kernel", "folded_bias", "folded", "model.onnx.data", 4096, 16),
-        StoredTensor("conv/kernel", "kernel", "layout", "model.onnx.data", 0, 432),
-        StoredTensor("conv/bias", "folded_bias", "folded", None, None, 16),
+        StoredTensor("conv/kernel", "folded_bias", "folded", "float32", "model.onnx.data", 4096, 16),
+        StoredTensor("conv/kernel", "kernel", "layout", "float32", "model.onnx.data", 0, 432),
+        StoredTensor("conv/bias", "folded_bias", "folded", "float32", None, None, 16),
     )
     nodes = (a_node(0, "n0", "conv"), a_node(1, "n1", None), a_node(2, "n2", "conv"))
     return replace(Material(job, graph, nodes, stored), **changes)
@@ -155,29 +224,31 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("table", GOLDEN)
 def test_the_schema_is_fixed(table: str, tmp_path: Path) -> None:
     write(a_material(), tmp_path)
+    model_table.write(a_material(), tmp_path)
     schema = pq.read_schema(tmp_path / f"{table}.parquet")
     lines = [line.strip() for line in GOLDEN[table].strip().splitlines()]
     assert [f"{field.name}: {field.type}{'' if field.nullable else ' not null'}" for field in schema] == lines
     assert schema.metadata[b"export_model.schema_version"] == b"1"
     assert schema.metadata[b"export_model.table"] == table.encode()
     assert all(field.metadata[b"description"] for field in schema)
-    assert schema.equals(TABLES[table][0])
+    assert schema.equals(SCHEMAS[table])
 
 
 def test_the_files_are_those_that_the_registry_promises(tmp_path: Path) -> None:
     assert write(a_material(), tmp_path) == ()
+    model_table.write(a_material(), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FORMATS["parquet"].files)
 
 
 def test_layers(tmp_path: Path) -> None:
     write(a_material(), tmp_path)
     image, conv, inner, rankless = rows_of(tmp_path / "layers.parquet")
-    assert conv == {
+    expected = {
         "model": "net",
         "index": 1,
+        "layer": "conv",
         "name": "conv",
         "class": "Conv2D",
-        "namespace": "conv",
         "depth": 0,
         "parent": None,
         "trainable": True,
@@ -194,19 +265,58 @@ def test_layers(tmp_path: Path) -> None:
         "config": '{"filters":4}',
         "onnx_nodes": ["n0", "n2"],
     }
+    assert {column: conv[column] for column in expected} == expected
     assert (image["input_shapes"], image["input_dtypes"], image["params"], image["onnx_nodes"]) == ([], [], 0, [])
     assert (inner["input_shapes"], inner["output_dtypes"], inner["parent"]) == (None, None, "conv")
     assert (rankless["input_shapes"], rankless["input_dtypes"]) == ([None], [None])
     assert json.loads(conv["config"]) == {"filters": 4}
 
 
+def test_models(tmp_path: Path) -> None:
+    differences = tuple(OutputDifference(name, (1,), size, size, 1.0) for name, size in (("a", 1e-7), ("b", 3e-7)))
+    checked = Verification("passed", outputs=differences)
+    model_table.write(a_material(source="net.keras", versions={"keras": "3"}, verification=checked), tmp_path)
+    (row,) = rows_of(tmp_path / "models.parquet")
+    assert (row["model"], row["source"], row["keras_version"], row["onnx_version"]) == ("net", "net.keras", "3", None)
+    assert (row["layers"], row["edges"], row["nodes"], row["nodes_with_layer"]) == (4, 2, 3, 2)
+    assert row["weights_by_dtype"] == [
+        {"dtype": "bfloat16", "params": 4, "nbytes": 8},
+        {"dtype": "float32", "params": 108, "nbytes": 432},
+        {"dtype": "int8", "params": 1, "nbytes": 1},
+    ]
+    assert (row["verification"], row["verification_reason"], row["max_abs_difference"]) == ("passed", None, 3e-7)
+    model_table.write(a_material(nodes=None, stored=None), tmp_path)
+    (row,) = rows_of(tmp_path / "models.parquet")
+    assert (row["opset"], row["nodes"], row["nodes_with_layer"], row["verification"]) == (None, None, None, "none")
+
+
 def test_tensors_show_the_least_changed_place_and_list_all(tmp_path: Path) -> None:
     write(a_material(), tmp_path)
-    columns = ("name", "shape", "initializer", "transform", "data_file", "data_offset", "data_nbytes", "initializers")
+    columns = (
+        "tensor",
+        "shape",
+        "initializer",
+        "transform",
+        "stored_dtype",
+        "data_file",
+        "data_offset",
+        "data_nbytes",
+        "initializers",
+    )
     assert [tuple(row[column] for column in columns) for row in rows_of(tmp_path / "tensors.parquet")] == [
-        ("conv/kernel", [3, 3, 3, 4], "kernel", "layout", "model.onnx.data", 0, 432, ["folded_bias", "kernel"]),
-        ("conv/bias", [4], "folded_bias", "folded", None, None, 16, ["folded_bias"]),
-        ("conv/unused", [], None, None, None, None, None, []),
+        (
+            "conv/kernel",
+            [3, 3, 3, 4],
+            "kernel",
+            "layout",
+            "float32",
+            "model.onnx.data",
+            0,
+            432,
+            ["folded_bias", "kernel"],
+        ),
+        ("conv/bias", [4], "folded_bias", "folded", "float32", None, None, 16, ["folded_bias"]),
+        ("conv/unused", [], None, None, None, None, None, None, []),
     ]
 
 
@@ -217,7 +327,7 @@ def test_edges_and_nodes(tmp_path: Path) -> None:
     assert first == {"model": "net", **vars(material.graph.edges[0]), "shape": [None, 8, 8, 3]}
     assert (second["source_output"], second["target_call"], second["shape"], second["dtype"]) == (1, 2, None, None)
     nodes = rows_of(tmp_path / "nodes.parquet")
-    assert [(row["name"], row["layer"], row["match_kind"]) for row in nodes] == [
+    assert [(row["node"], row["layer"], row["match_kind"]) for row in nodes] == [
         ("n0", "conv", "recorded"),
         ("n1", None, "none"),
         ("n2", "conv", "recorded"),
@@ -307,7 +417,7 @@ def test_pandas_and_duckdb_read_the_tables(tmp_path: Path) -> None:
     assert list(layers.loc[1, "connected_to"]) == ["image"]
     found = duckdb.sql(f"""
         select l.class, sum(t.nbytes)::bigint, any_value(l.output_shapes[1][4]), any_value(l.config ->> 'filters')
-        from '{tmp_path}/layers.parquet' l join '{tmp_path}/tensors.parquet' t on t.layer = l.namespace group by all
+        from '{tmp_path}/layers.parquet' l join '{tmp_path}/tensors.parquet' t on t.layer = l.layer group by all
     """).fetchall()
     assert found == [("Conv2D", 441, 4, "4")]
-    assert duckdb.sql(f"select name from '{tmp_path}/nodes.parquet' where layer is null").fetchall() == [("n1",)]
+    assert duckdb.sql(f"select node from '{tmp_path}/nodes.parquet' where layer is null").fetchall() == [("n1",)]

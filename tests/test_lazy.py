@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from exporter.lazy import FOLDED, LAYOUT, NONE, LazyArray, realised, stack
+from exporter.lazy import CAST, FOLDED, LAYOUT, NONE, LazyArray, realised, stack
 
 DTYPES = [np.dtype(name) for name in ("float32", "float16", "float64", "int32", "int64", "uint8", "bool")]
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
@@ -296,7 +296,7 @@ def test_origins_and_transforms() -> None:
     scaled = weight * unreadable((4,)).named("gamma")
     assert (scaled.origins, scaled.transform) == ({"w", "gamma"}, FOLDED)
     assert (scaled.T.transform, scaled.reshape(-1).transform) == (FOLDED, FOLDED)
-    assert (weight.astype("float16").transform, weight.astype("float32").transform) == (FOLDED, NONE)
+    assert (weight.astype("float16").transform, weight.astype("float32").transform) == (CAST, NONE)
     assert (weight[:, :2].transform, np.split(weight, 3)[0].origins) == (FOLDED, {"w"})
     assert np.concatenate([weight, np.ones((3, 4))]).origins == {"w"}
     assert LazyArray.of(np.ones(2)).origins == frozenset()

@@ -29,7 +29,7 @@ FORMATS: dict[str, Format] = {
         Format(
             "parquet",
             "exporter.formats.layer_table",
-            ("layers.parquet", "tensors.parquet", "edges.parquet", "nodes.parquet"),
+            ("models.parquet", "layers.parquet", "tensors.parquet", "edges.parquet", "nodes.parquet"),
             "the layer catalogue, for pandas, DuckDB and Polars",
         ),
         Format("dot", "exporter.formats.dot_graph", ("model.dot",), "the graph of layers as Graphviz text"),

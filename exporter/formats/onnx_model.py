@@ -102,7 +102,8 @@ def _stored(structure: OnnxStructure, places: Mapping[str, Place]) -> tuple[Stor
         place = places.get(name)
         file, offset = (place.file, place.offset) if place else (None, None)
         rows += [
-            StoredTensor(weight, name, array.transform, file, offset, array.nbytes) for weight in sorted(array.origins)
+            StoredTensor(weight, name, array.transform, array.dtype.name, file, offset, array.nbytes)
+            for weight in sorted(array.origins)
         ]
     return tuple(rows)
 

@@ -15,7 +15,7 @@ from ml_dtypes import bfloat16
 from onnx import ModelProto, NodeProto, helper
 from tensorflow.core.framework import types_pb2
 
-from exporter.lazy import FOLDED, LazyArray
+from exporter.lazy import CAST, TRANSFORMS, LazyArray
 from exporter.records import ModelGraph
 from exporter.sources.onnx_graph import replace, stub
 
@@ -187,7 +187,8 @@ class Losses:
         part: Callable[[int, int], np.ndarray] | None = None
         if (whole := array._part) is not None:
             part = lambda start, stop: rounded(whole(start, stop), start)  # noqa: E731
-        return LazyArray(array.shape, np.float16, lambda: rounded(array.real(), 0), array.origins, FOLDED, part)
+        transform = max(array.transform, CAST, key=TRANSFORMS.index)
+        return LazyArray(array.shape, np.float16, lambda: rounded(array.real(), 0), array.origins, transform, part)
 
     def notes(self) -> tuple[str, ...]:
         """One sentence for each kind of loss, when the weights have been made."""
