@@ -25,7 +25,7 @@ from pathlib import Path
 import onnx
 from applications import chosen
 from compare import ENVIRONMENT, Prepared, Run, installed, log, machine, measure, table, tf2onnx
-from latency import Latency, latencies
+from latency import Latency, RefusedError, latencies
 
 from exporter.memory import format_bytes
 
@@ -94,6 +94,7 @@ class Compared:
     theirs: Graph
     were_kept: bool
     latency: Latency | None
+    refusal: str = ""
 
 
 def all_ops(graph: onnx.GraphProto) -> Iterator[str]:
@@ -171,14 +172,18 @@ def our_graph(folder: Path, output: Path) -> tuple[Graph, Path | None]:
 
 def compare_one(name: str, work: Path, limit_bytes: int, repeat: int) -> Compared:
     """`repeat` 0: without latency."""
+    latency, refusal = None, ""
     folder = work / name
     theirs, kept = their_graph(name, folder, limit_bytes)
     with tempfile.TemporaryDirectory(dir=folder) as output:
         ours, path = our_graph(folder, Path(output))
         both = None if ours.failure or theirs.failure or not repeat else (path, folder / "tf2onnx" / "model.onnx")
-        latency = latencies(*both, repeat) if both else None
+        try:
+            latency = latencies(*both, repeat) if both else None
+        except RefusedError as error:
+            refusal = f"; ONNX Runtime does not load its file ({error})"
     log(f"{name}: {ours.nodes or ours.failure} nodes, tf2onnx {theirs.nodes or theirs.failure}{' (kept)' * kept}")
-    return Compared(name, ours, theirs, kept, latency)
+    return Compared(name, ours, theirs, kept, latency, refusal)
 
 
 def row(one: Compared) -> tuple[str, ...]:
@@ -198,7 +203,7 @@ def row(one: Compared) -> tuple[str, ...]:
         UNKNOWN if theirs.failure else str(theirs.transposes),
         *timed,
         *verdicts(one),
-        f"failed: {theirs.failure} ({their_cost})" if theirs.failure else their_cost,
+        f"failed: {theirs.failure} ({their_cost})" if theirs.failure else their_cost + one.refusal,
     )
 
 

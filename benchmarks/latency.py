@@ -9,6 +9,7 @@ from statistics import median
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented
 
 WARM_UP_RUNS = 3
 # The default size of the networks that take images of any size (`MobileNetV3`).
@@ -28,6 +29,10 @@ class Latency:
         return self.our_seconds / self.their_seconds
 
 
+class RefusedError(Exception):
+    """ONNX Runtime does not load the other tool's file."""
+
+
 def session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -37,8 +42,16 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def latencies(ours: Path, theirs: Path, repeat: int) -> Latency:
-    """One image at the default size, in turn through both, so that a slow minute of the machine meets both."""
-    sessions = [session(ours), session(theirs)]
+    """One image at the default size, in turn through both, so that a slow minute of the machine meets both.
+
+    Raises RefusedError when ONNX Runtime does not load theirs.
+    """
+    try:
+        sessions = [session(ours), session(theirs)]
+    except (Fail, InvalidGraph, NotImplemented) as error:
+        if str(ours) in str(error):
+            raise
+        raise RefusedError(type(error).__name__) from error
     (shape,) = {image_shape(s) for s in sessions}
     image = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     outputs = [run_once(s, image)[1] for s in sessions]

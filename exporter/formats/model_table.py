@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from exporter import __version__
+from exporter.costs.model_costs import job_costs
 from exporter.formats.layer_table import Row, write_table
 from exporter.records import Material, Weight
 from exporter.schema import MODELS
@@ -21,6 +22,7 @@ def write(material: Material, folder: Path) -> None:
 
 def _rows(material: Material) -> Iterator[Row]:
     graph, nodes, verification = material.graph, material.nodes, material.verification
+    costs = job_costs(material.job, graph, nodes)
     tools = ("tf2onnx", "onnx") if nodes is not None else ()
     yield {
         "model": material.job.name,
@@ -39,10 +41,12 @@ def _rows(material: Material) -> Iterator[Row]:
         "params_trainable": sum(layer.params_trainable for layer in graph.layers),
         "weight_bytes": sum(weight.nbytes for weight in graph.weights),
         "weights_by_dtype": _by_dtype(graph.weights),
-        # C: costs of the lead's placeholder
-        "cost_batch_size": material.job.batch_size or 1,
-        "cost_dimension": 1,
-        "layers_without_cost": len(graph.layers),
+        "cost_batch_size": costs.batch_size,
+        "cost_dimension": costs.dimension,
+        "layers_without_cost": costs.layers_without_cost,
+        "macs": costs.macs,
+        "flops": costs.flops,
+        "peak_activation_bytes": costs.peak_activation_bytes,
         "verification": verification.status if verification else "none",
         "verification_reason": (verification and verification.reason) or None,
         "max_abs_difference": verification and max((output.max_abs for output in verification.outputs), default=None),

@@ -11,6 +11,8 @@ from types import ModuleType
 
 import keras
 
+from exporter.costs.model_costs import stated_sizes
+from exporter.costs.node_costs import node_costs
 from exporter.errors import SourceError, UnsupportedError, UsageError
 from exporter.lazy import LazyArray
 from exporter.records import Job, ModelGraph, Shape, TensorSpec
@@ -43,6 +45,11 @@ class OpenedModel:
         """The inputs with the shapes that the job asks for. Raises UsageError."""
         return input_specs(self.graph, job)
 
+    @property
+    def values(self) -> dict[str, LazyArray]:
+        """The weights of the model by name, unread."""
+        return {name: value for value in self._values.values() for name in value.origins}
+
     def finish_checks(self) -> None:
         """Wait for what finds out, beside the work, whether the source is whole. Raises SourceError."""
         self._scope.finish_checks()
@@ -60,7 +67,12 @@ class OpenedModel:
         graph = dataclasses.replace(self.graph, inputs=specs)
         traced = trace(self._model, specs, layer_namespaces(self._model))
         weights = [self._values[id(variable)] for variable in traced.variables]
-        return onnx_structure.build(traced, weights, graph, job.opset, job.dtype)
+        structure = onnx_structure.build(traced, weights, graph, job.opset, job.dtype)
+        if "parquet" not in job.formats:
+            return structure
+        costs = node_costs(structure.model, *stated_sizes(job, self.graph.inputs))
+        nodes = (dataclasses.replace(node, cost=cost) for node, cost in zip(structure.nodes, costs, strict=True))
+        return dataclasses.replace(structure, nodes=tuple(nodes))
 
 
 def open_model(job: Job, spool_path: str) -> OpenedModel:

@@ -1,0 +1,1 @@
+"""What layers and ONNX nodes cost in one run: operations, bytes of activations. Reads no weight."""
