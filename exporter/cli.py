@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ Examples:
 Commands:
   export SOURCE...  what happens without a command: export models
   view TARGET       show an export or a model file in Netron
+  query SQL         ask the tables of all exports; query --example lists questions
+  inspect TARGET    show the layers of a model, or statistics of its weights
+  diff A B          say what is different between two models
 
 \b
 Exit status, that of the first SOURCE that failed:
@@ -46,12 +50,27 @@ Exit status, that of the first SOURCE that failed:
 """
 
 
+# Commands whose modules are imported when they are used; each module has one called `command`.
+COMMANDS = {
+    "diff": "exporter.commands.diff",
+    "inspect": "exporter.commands.inspect",
+    "query": "exporter.commands.query",
+}
+
+
 class DefaultToExport(click.Group):
     """`export-model SOURCE` is `export-model export SOURCE`, and `export-model --help` is its help."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = args or ["--help"]
-        return super().parse_args(ctx, words if words[0] in self.commands else ["export", *words])
+        is_command = words[0] in self.commands or words[0] in COMMANDS
+        return super().parse_args(ctx, words if is_command else ["export", *words])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in COMMANDS:
+            command: click.Command = importlib.import_module(COMMANDS[name]).command
+            return command
+        return super().get_command(ctx, name)
 
 
 class ShortUsage(click.Command):
@@ -159,6 +178,7 @@ def app() -> None:
     show_default=True,
     help="Time limit of the svg's layout.",
 )
+@click.option("--stats", is_flag=True, help="Also write statistics of every weight into tensors.parquet.")
 @click.option("--force", is_flag=True, help="Export again what is up to date.")
 @click.option("--view", "viewing", is_flag=True, help="Then show the first finished model in Netron.")
 @click.option("--no-browser", is_flag=True, help="With --view: print the address only.")

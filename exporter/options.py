@@ -44,11 +44,14 @@ class ExportOptions:
     trust_code: bool = False
     expand: bool = False
     layout_seconds: float = Job.layout_seconds
+    stats: bool = False
 
 
 def checked(options: ExportOptions) -> Job:
     """The options as a job without its source. Raises UsageError."""
     _check_numbers(options)
+    has_table = not options.stats or "parquet" in options.formats
+    require(has_table, "--stats", "statistics go into the Parquet tables", "add parquet to --to")
     return Job(
         source="",
         kind="",
@@ -72,6 +75,7 @@ def checked(options: ExportOptions) -> Job:
         trust_code=options.trust_code,
         expand=options.expand,
         layout_seconds=options.layout_seconds,
+        stats=options.stats,
     )
 
 

@@ -93,6 +93,38 @@ class ModelGraph:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a layer or a node takes in one run of the model; see `exporter.costs.counting` for what is counted.
+
+    `method` says where `macs` and `flops` come from: `layer` (a formula for the layer), `sum` (of the layers inside),
+    `onnx` (of its ONNX nodes), None when they are unknown. `arithmetic_intensity` is flops per byte.
+    """
+
+    macs: int | None
+    flops: int | None
+    activation_bytes: int | None
+    method: str | None
+    arithmetic_intensity: float | None = None
+
+
+@dataclass(frozen=True)
+class LayerCosts:
+    """The costs of all layers by namespace, and of the model.
+
+    `macs` and `flops` are the sums over the layers of depth 0 for which they are known, None when there are none;
+    `layers_without_cost` counts the others.
+    """
+
+    layers: Mapping[str, Cost]
+    batch_size: int
+    dimension: int
+    layers_without_cost: int
+    macs: int | None
+    flops: int | None
+    peak_activation_bytes: int | None
+
+
+@dataclass(frozen=True)
 class OnnxNode:
     """A node of the written ONNX graph. `layer` is the namespace of its layer, None when it is not known.
 
@@ -112,6 +144,7 @@ class OnnxNode:
     outputs: tuple[str, ...]
     output_shapes: tuple[Shape | None, ...]
     output_dtypes: tuple[str | None, ...]
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +163,27 @@ class StoredTensor:
     data_file: str | None
     data_offset: int | None
     data_nbytes: int
+
+
+@dataclass(frozen=True)
+class TensorStatistics:
+    """What `--stats` finds out about a weight: the columns of tensors.parquet from `min` on, described there."""
+
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    l2_norm: float | None = None
+    zeros: int | None = None
+    near_zeros: int | None = None
+    nans: int | None = None
+    infs: int | None = None
+    dead_filters: int | None = None
+    distinct: int | None = None
+    quantiles: tuple[float, ...] | None = None
+    histogram_edges: tuple[float, ...] | None = None
+    histogram_counts: tuple[int, ...] | None = None
+    sha256: str | None = None
 
 
 # What `Job.weights` may be other than the path of a file.
@@ -166,6 +220,7 @@ class Job:
     trust_code: bool = False
     expand: bool = False
     layout_seconds: float = 60.0
+    stats: bool = False
 
 
 @dataclass(frozen=True)
@@ -243,7 +298,7 @@ class Material:
     """All that a format may write from. `nodes` and `stored` are None when no ONNX file is made in this run.
 
     `source` is its name without the folders that lead to it, `weights` says where they come from, `versions` are those
-    of libraries. `verification` is known last.
+    of libraries. `verification` is known last. `statistics` are by the weight's name, empty without `--stats`.
     """
 
     job: Job
@@ -254,3 +309,4 @@ class Material:
     weights: str = ""
     versions: Mapping[str, str | None] = field(default_factory=dict)
     verification: Verification | None = None
+    statistics: Mapping[str, TensorStatistics] = field(default_factory=dict)

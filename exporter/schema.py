@@ -141,10 +141,15 @@ TENSORS = _schema(
         ),
         _unknowable("nans", INTEGER, "elements that are not a number"),
         _unknowable("infs", INTEGER, "elements that are plus or minus infinity"),
+        _unknowable(
+            "dead_filters", INTEGER, "output channels (last axis of two or more) all of whose elements are zero"
+        ),
         _unknowable("distinct", INTEGER, "number of distinct elements; NULL when there are more than 256"),
         _unknowable("quantiles", NUMBERS, "at 0.01, 0.05, 0.25, 0.5, 0.75, 0.95 and 0.99, within 0.4 % of the value"),
         _unknowable("histogram_edges", NUMBERS, "edges of the histogram's bins, one more than there are counts"),
-        _unknowable("histogram_counts", COUNTS, "finite elements in each bin"),
+        _unknowable(
+            "histogram_counts", COUNTS, "finite elements in each bin; one within 0.4 % of an edge may be beyond it"
+        ),
         _unknowable("sha256", TEXT, "SHA-256 of the elements in C order, little-endian"),
     ],
 )

@@ -97,6 +97,8 @@ class Work:
         )
         if "onnx" in self.job.formats:
             material = self._convert(opened, material)
+        if self.job.stats and "parquet" in self.job.formats:
+            material = self._measure(opened, material)
         for name in self.job.formats:
             if name != "onnx":
                 self._write(name, material)
@@ -136,6 +138,13 @@ class Work:
         self.names += written.digests
         self.digests |= written.digests
         return dataclasses.replace(material, nodes=structure.nodes, stored=written.stored)
+
+    def _measure(self, opened: OpenedModel, material: Material) -> Material:
+        from exporter.statistics import measure_all
+
+        with self.reporter.stage("stats"):
+            found = measure_all(opened.graph.weights, opened.values, self.reporter.progress)
+        return dataclasses.replace(material, statistics=found)
 
     def _write(self, name: str, material: Material) -> None:
         chosen = FORMATS[name]

@@ -121,6 +121,7 @@ GOLDEN = {
         near_zeros: int64
         nans: int64
         infs: int64
+        dead_filters: int64
         distinct: int64
         quantiles: list<element: double>
         histogram_edges: list<element: double>

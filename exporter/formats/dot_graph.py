@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from exporter import files
 from exporter.formats.dot_labels import box_label, box_tooltip, cluster_label, escaped, quoted
 from exporter.formats.node_style import FONT, INK, shape_text, shortened
 from exporter.formats.repetition import Block, Part
-from exporter.formats.sketch import Arrow, Piece, Sketch, is_framed, sketch, title
+from exporter.formats.sketch import Arrow, Box, Piece, Sketch, is_framed, sketch, title
 from exporter.records import Material, ModelGraph
 
 HEAD = (
@@ -20,6 +21,18 @@ HEAD = (
     f'edge [fontname="{FONT}", fontsize=9, color="#444444", arrowsize=0.6];',
 )
 STUB = 'shape=box, style="rounded,dashed", fontsize=9, margin="0.05,0.02", height=0, width=0'
+
+
+@dataclass(frozen=True)
+class Paint:
+    """How boxes and arrows look: an HTML-like label, a tooltip, and attributes to add, each ending in `, `."""
+
+    label: Callable[[Box], str] = box_label
+    tooltip: Callable[[Box], str] = box_tooltip
+    arrow: Callable[[Arrow], str] = lambda arrow: ""
+
+
+PLAIN = Paint()
 
 
 def write(material: Material, folder: Path) -> tuple[str, ...]:
@@ -34,7 +47,7 @@ def lines(graph: ModelGraph, *, expand: bool = False) -> Iterator[str]:
 
 
 def sheet(
-    drawing: Sketch, pieces: Sequence[Piece], arrows: Iterable[Arrow], links: Iterable[str] = ()
+    drawing: Sketch, pieces: Sequence[Piece], arrows: Iterable[Arrow], links: Iterable[str] = (), paint: Paint = PLAIN
 ) -> Iterator[str]:
     """DOT for some pieces of a picture and for those arrows that it is given; `links` are lines to add."""
     yield f"digraph {quoted(drawing.name)} {{"
@@ -44,27 +57,29 @@ def sheet(
         if frame := inside[0].frame:
             yield from (f"subgraph cluster_{inside[0].start} {{", cluster_style(frame))
         for piece in inside:
-            yield from part_lines(drawing, piece.part, piece.start)
+            yield from part_lines(drawing, piece.part, piece.start, paint=paint)
         if frame:
             yield "}"
     for number, arrow in enumerate(arrows):
-        yield from arrow_lines(number, arrow)
+        yield from arrow_lines(number, arrow, paint)
     yield from links
     yield "}"
 
 
-def part_lines(drawing: Sketch, part: Part, number: int, depth: int = 0) -> Generator[str, None, int]:
+def part_lines(
+    drawing: Sketch, part: Part, number: int, depth: int = 0, paint: Paint = PLAIN
+) -> Generator[str, None, int]:
     """The boxes of a part, from `number` on, inside their clusters; returns the number of the next box."""
     if not isinstance(part, Block) or part.closed:
         box = drawing.boxes[number]
-        yield f"n{number} [label=<{box_label(box)}>, tooltip={quoted(box_tooltip(box))}];"
+        yield f"n{number} [label=<{paint.label(box)}>, tooltip={quoted(paint.tooltip(box))}];"
         return number + 1
     framed = is_framed(part)
     if framed:
         yield f"subgraph cluster_{number}_{depth} {{"
         yield cluster_style(part)
     for inner in part.parts:
-        number = yield from part_lines(drawing, inner, number, depth + 1)
+        number = yield from part_lines(drawing, inner, number, depth + 1, paint)
     if framed:
         yield "}"
     return number
@@ -81,7 +96,7 @@ def cluster_style(block: Block) -> str:
     )
 
 
-def arrow_lines(number: int, arrow: Arrow) -> Iterator[str]:
+def arrow_lines(number: int, arrow: Arrow, paint: Paint = PLAIN) -> Iterator[str]:
     source = f"n{arrow.source}"
     if arrow.stub:
         source = f"s{number}"
@@ -89,7 +104,7 @@ def arrow_lines(number: int, arrow: Arrow) -> Iterator[str]:
         yield f"{source} [label=<↩ {escaped(name)}>, {STUB}];"
     shape = f"{shape_text([arrow.edge.shape])} {arrow.edge.dtype or '?'}"
     words = f"{arrow.edge.source} → {arrow.edge.target}\n{shape}"
-    words = f"tooltip={quoted(words)}"
+    words = f"{paint.arrow(arrow)}tooltip={quoted(words)}"
     if arrow.course == "up" and not arrow.stub:
         yield f"n{arrow.target} -> {source} [dir=back, weight=4, {words}];"
     elif arrow.course == "across" and not arrow.stub:

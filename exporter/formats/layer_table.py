@@ -14,9 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from exporter.costs.model_costs import job_costs
 from exporter.files import new_file
 from exporter.lazy import TRANSFORMS
-from exporter.records import Material, StoredTensor, TensorSpec
+from exporter.records import Cost, Material, StoredTensor, TensorSpec, TensorStatistics
 from exporter.schema import EDGES, LAYERS, NODES, TENSORS
 
 # Rows of one row group, and of one record batch: with 2 KB of config in each layer, 16 MB at a time.
@@ -52,7 +53,9 @@ def _batches(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]
 
 def _layer_rows(material: Material) -> Iterator[Row]:
     nodes = _node_names(material)
+    costs = job_costs(material.job, material.graph, material.nodes).layers
     for layer in material.graph.layers:
+        cost = costs[layer.namespace]
         yield {
             "model": material.job.name,
             "index": layer.index,
@@ -72,6 +75,8 @@ def _layer_rows(material: Material) -> Iterator[Row]:
             "weight_bytes": layer.weight_bytes,
             "calls": layer.calls,
             "connected_to": layer.connected_to,
+            **_cost(cost),
+            "arithmetic_intensity": cost.arithmetic_intensity,
             "config": layer.config,
             "onnx_nodes": None if nodes is None else nodes.get(layer.namespace, []),
         }
@@ -119,6 +124,7 @@ def _tensor_rows(material: Material) -> Iterator[Row]:
             "data_offset": best and best.data_offset,
             "data_nbytes": best and best.data_nbytes,
             "initializers": None if material.stored is None else list(dict.fromkeys(at.initializer for at in held_by)),
+            **vars(material.statistics.get(weight.name, TensorStatistics())),
         }
 
 
@@ -127,7 +133,19 @@ def _edge_rows(material: Material) -> Iterator[Row]:
 
 
 def _node_rows(material: Material) -> Iterator[Row]:
-    return ({"model": material.job.name, "node": node.name, **vars(node)} for node in material.nodes or ())
+    for node in material.nodes or ():
+        yield {"model": material.job.name, "node": node.name, **vars(node), **_cost(node.cost)}
+
+
+def _cost(cost: Cost | None) -> Row:
+    if cost is None:
+        return {}
+    return {
+        "macs": cost.macs,
+        "flops": cost.flops,
+        "activation_bytes": cost.activation_bytes,
+        "cost_method": cost.method,
+    }
 
 
 TABLES: dict[str, tuple[pa.Schema, Callable[[Material], Iterator[Row]]]] = {

@@ -81,14 +81,19 @@ class Sketch:
 def sketch(graph: ModelGraph, *, expand: bool = False, loose: bool = False, coarse: int = 0) -> Sketch:
     """The picture of a model, with nothing folded (`expand`) or as `coarse` as asked for."""
     folder = Folder(graph, loose=loose, fold=not expand)
-    drawing = Sketch(graph.name, coarsened(folder.parts(), coarse))
+    drawing = laid_out(Sketch(graph.name, coarsened(folder.parts(), coarse)))
+    drawing.arrows = stubbed(list(Wiring(folder.hierarchy, drawing.boxes).arrows()))
+    return drawing
+
+
+def laid_out(drawing: Sketch) -> Sketch:
+    """The same with its pieces and boxes, which follow from its parts."""
     for part in drawing.parts:
         frame = open_model(part)
         for inner in frame.parts if frame else (part,):
             start = len(drawing.boxes)
             drawing.pieces.append(Piece(inner, frame, start))
             drawing.boxes.extend(boxes(inner, start, (frame,) if frame else (), ""))
-    drawing.arrows = stubbed(list(Wiring(folder.hierarchy, drawing.boxes).arrows()))
     return drawing
 
 

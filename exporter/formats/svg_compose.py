@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from exporter.formats.dot_labels import clean
-from exporter.formats.node_style import FAINT_INK, FONT, INK, STYLES, amount, kind, shape_text
+from exporter.formats.node_style import FAINT_INK, FONT, INK, STYLES, Style, amount, kind, shape_text
 from exporter.records import ModelGraph, TensorSpec
 
 SVG = "http://www.w3.org/2000/svg"
@@ -31,22 +31,27 @@ class Panel:
     shift: tuple[float, float]
 
 
-def compose(graph: ModelGraph, drawings: Sequence[bytes]) -> bytes:
-    """The document, in UTF-8. Equal input gives equal bytes: Graphviz's comments and version stay out."""
+def compose(
+    graph: ModelGraph, drawings: Sequence[bytes], styles: Iterable[Style] | None = None, words: str = ""
+) -> bytes:
+    """The document, in UTF-8. Equal input gives equal bytes: Graphviz's comments and version stay out.
+
+    `styles` are those of the legend, by default of the kinds of layers; `words` what stands under the model's name.
+    """
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     panels = [panel(drawing) for drawing in drawings]
     lefts = [MARGIN]
     for item in panels:
         lefts.append(lefts[-1] + item.width + GUTTER)
-    legend = list(legend_entries(graph))
+    legend = list(legend_entries(used_styles(graph) if styles is None else styles))
     width = max(lefts[-1] - GUTTER + MARGIN, legend[-1][1] + MARGIN, 360.0)
     height = HEADING + max(item.height for item in panels) + 2 * LINK_SPACE + MARGIN
     root = ElementTree.Element(
         f"{{{SVG}}}svg",
         {"viewBox": f"0 0 {width:.0f} {height:.0f}", "width": f"{width:.0f}", "height": f"{height:.0f}", "role": "img"},
     )
-    root.extend(heading(graph, width, height))
+    root.extend(heading(graph.name, words or description(graph), width, height))
     root.extend(swatch for entry in legend for swatch in entry[0])
     root.extend(links(panels, lefts))
     root.extend(placed(panels, lefts))
@@ -73,13 +78,12 @@ def panel(drawing: bytes) -> Panel:
     return Panel(group, box[2], box[3], shift)
 
 
-def heading(graph: ModelGraph, width: float, height: float) -> Iterator[ElementTree.Element]:
-    words = description(graph)
-    yield element("title", graph.name)
+def heading(name: str, words: str, width: float, height: float) -> Iterator[ElementTree.Element]:
+    yield element("title", name)
     yield element("desc", words)
     yield element("rect", width=f"{width:.0f}", height=f"{height:.0f}", fill="white")
     style: dict[str, str | float] = {"font_family": FAMILY, "x": MARGIN}
-    yield element("text", graph.name, y=28, font_size=20, font_weight="bold", fill=INK, **style)
+    yield element("text", name, y=28, font_size=20, font_weight="bold", fill=INK, **style)
     yield element("text", words, y=46, font_size=11, fill=FAINT_INK, **style)
 
 
@@ -95,13 +99,16 @@ def specs_text(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(shown) + (f" and {len(specs) - 3} more" if len(specs) > 3 else "")
 
 
-def legend_entries(graph: ModelGraph) -> Iterator[tuple[list[ElementTree.Element], float]]:
-    """A swatch and its word for each kind of layer in the model, with the place where the entry ends."""
+def used_styles(graph: ModelGraph) -> list[Style]:
+    """Those of the kinds of layers in the model."""
     kinds = {kind(layer) for layer in graph.layers}
+    return [style for name, style in STYLES.items() if name in kinds]
+
+
+def legend_entries(styles: Iterable[Style]) -> Iterator[tuple[list[ElementTree.Element], float]]:
+    """A swatch and its word for each style, with the place where the entry ends."""
     left = MARGIN
-    for name, style in STYLES.items():
-        if name not in kinds:
-            continue
+    for style in styles:
         swatch = element("rect", x=f"{left:.1f}", y=56, width=12, height=12, fill=style.fill, stroke=style.border)
         word = element("text", style.title, x=f"{left + 17:.1f}", y=66, font_family=FAMILY, font_size=10, fill=INK)
         left += 34 + LEGEND_STEP * len(style.title)

@@ -1,0 +1,1 @@
+"""Commands besides `export` and `view`, imported when they are used."""

@@ -1,0 +1,123 @@
+"""`export-model diff A B`: what is different between two models."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import click
+
+from exporter import console, files, plan
+from exporter.diff import differences, tables, text
+from exporter.errors import UsageError, from_record
+from exporter.session import Run
+
+FORMATS = ("table", "json", "markdown")
+COLOURS = {"+ ": "green", "- ": "red", "~ ": "yellow"}
+EPILOG = """
+\b
+Examples:
+  export-model diff outputs/resnet50 outputs/resnet101
+  export-model diff before.keras after.keras --svg difference.svg
+  export-model diff before.keras after.keras --exit-code --quiet && echo unchanged
+
+\b
+Exit status:
+  0    compared; with --exit-code: the models are equal
+  1    with --exit-code: they differ, or weights could not be compared
+  2…   an error, as `export-model --help` lists them
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+@click.option("--format", "style", type=click.Choice(FORMATS), default="table", show_default=True)
+@click.option("--all", "everything", is_flag=True, help="Every layer that differs, with all that differs in it.")
+@click.option("--svg", "picture", metavar="FILE", help="Also draw the difference.")
+@click.option("--layout-seconds", type=float, default=60.0, show_default=True, help="Time limit of the picture.")
+@click.option("--exit-code", is_flag=True, help="Exit with status 1 unless the models are known to be equal.")
+@click.option("--trust-code", is_flag=True, help="Run code that comes with a source. Only for models you trust.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("--debug", is_flag=True, help="Print tracebacks and what the worker printed.")
+@click.pass_obj
+def command(
+    run: Run,
+    before: str,
+    after: str,
+    *,
+    style: str,
+    everything: bool,
+    picture: str | None,
+    layout_seconds: float,
+    exit_code: bool,
+    trust_code: bool,
+    quiet: bool,
+    debug: bool,
+) -> int:
+    """Compare two models: layers, settings, shapes, dtypes, connections, weights, costs.
+
+    A and B are folders of exports, or sources as `export-model` takes them, which are exported into a temporary folder
+    first. Layers are matched by the names that somebody gave them, then by structure, so that a layer that only has
+    another number (dense_1, dense_7) is the same. Weights are compared by the SHA-256 that --stats writes, and element
+    by element through the ONNX files; where neither is possible the answer is "unknown".
+    """
+    display = console.choose_display(quiet=quiet, verbose=False, debug=debug)
+    options = plan.ExportOptions(formats=("onnx", "parquet"), stats=True, verify=False, trust_code=trust_code)
+    if picture and not Path(picture).absolute().parent.is_dir():
+        raise UsageError("cannot be written", where=f"--svg {picture}", why="its folder does not exist", hint="mkdir")
+    with _folders((before, after), partial(_exported, run, display, options)) as folders:
+        difference = differences.compare(*folders, (before, after))
+        if not quiet:
+            _show(difference, style, everything)
+        if picture:
+            _draw(difference, Path(picture), layout_seconds)
+    return int(exit_code and not difference.is_equal)
+
+
+@contextmanager
+def _folders(targets: tuple[str, str], export: Callable[[str, Path], Path]) -> Iterator[tuple[Path, Path]]:
+    """The exports to compare; those of sources are made now and removed afterwards. Raises ExportError."""
+    with tempfile.TemporaryDirectory(prefix="export-model-diff-", ignore_cleanup_errors=True) as place:
+        first, second = (
+            Path(target) if tables.is_export(Path(target)) else export(target, Path(place, side))
+            for target, side in zip(targets, ("A", "B"), strict=True)
+        )
+        yield first, second
+
+
+def _exported(run: Run, display: console.Display, options: plan.ExportOptions, source: str, place: Path) -> Path:
+    """The folder of a fresh export. Raises ExportError."""
+    (job,) = plan.plan([source], replace(options, output=str(place)))
+    if isinstance(job, plan.Refusal):
+        raise job.error
+    display.begin(job.name, 1, 1)
+    try:
+        outcome = run(job, watch=display.take)
+    finally:
+        display.end()
+    if outcome.error is not None:
+        raise from_record({key: str(value) for key, value in outcome.error.items()})
+    return Path(outcome.output_path)
+
+
+def _show(difference: differences.Difference, style: str, everything: bool) -> None:
+    if style == "json":
+        console.say(json.dumps(text.record(difference), indent=2, ensure_ascii=False), err=False)
+        return
+    lines = {"table": text.table, "markdown": text.markdown}[style](difference, everything=everything)
+    for line in lines:
+        colour = COLOURS.get(line[:2], "") if style == "table" else ""
+        console.say(line, err=False, **({"fg": colour} if colour else {}))
+
+
+def _draw(difference: differences.Difference, path: Path, seconds: float) -> None:
+    from exporter.diff import picture as diff_picture
+
+    with files.new_file(path) as stream:
+        stream.write(diff_picture.draw(difference, seconds=seconds))

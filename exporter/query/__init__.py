@@ -1,0 +1,1 @@
+"""Questions about many exports: DuckDB over their tables."""

@@ -1,0 +1,225 @@
+"""SQL over a catalogue: DuckDB in memory, one view for each table, and nothing else within reach.
+
+Every query gets a connection of its own that is locked before the query is seen: DuckDB may then open the files of the
+catalogue and no others, and only statements that read are let through. So nothing that a query says can write, attach
+or install anything, and queries may run in several threads.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from exporter.errors import ExportError, UsageError
+from exporter.query import compaction
+from exporter.query import places as catalogue_files
+from exporter.query.places import Found, LocalFile
+from exporter.schema import SCHEMAS
+
+Parameters = Sequence[Any] | Mapping[str, Any] | None
+Tell = Callable[[str], None]
+# Extensions are code; a query must neither bring nor wake one, nor see the variables of the Python program around it.
+SETTINGS: dict[str, Any] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,
+}
+READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
+# What can show or reach views that it does not name.
+REFLECTIVE = re.compile(r"\b(show|describe|information_schema|duckdb_\w+|pragma_\w+|pg_\w+|query\w*)\b", re.IGNORECASE)
+# How DuckDB names the file in its complaints about a broken one.
+FILE_IN_MESSAGE = re.compile(r"""(?:file|read)\s+["']([^"']+\.parquet)["']""", re.IGNORECASE)
+SQL_TYPES = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.bool_(): "BOOLEAN"}
+
+
+def silently(sentence: str) -> None:
+    """For those who do not want to know."""
+
+
+@contextmanager
+def run(
+    places: Sequence[str], sql: str, parameters: Parameters = None, tell: Tell = silently
+) -> Iterator[duckdb.DuckDBPyRelation]:
+    """The result of `sql`, to be fetched inside the block; `tell` gets a sentence before what takes long.
+
+    Raises UsageError for SQL that is wrong or would do more than read, and what `catalogue_files.find` raises.
+    """
+    check(sql)
+    with connect(places, mentioned(sql), tell) as connection:
+        try:
+            yield connection.sql(sql, params=parameters)
+        except duckdb.Error as error:
+            raise _translated(error, sql) from error
+
+
+def check(sql: str) -> None:
+    """Raises UsageError unless `sql` is one statement that only reads."""
+    statements = _parsed(sql)
+    if len(statements) != 1:
+        why = "there is no statement" if not statements else f"there are {len(statements)} statements"
+        raise UsageError("cannot be run", why=why, hint="give one SELECT; --example lists some")
+    kind = statements[0].type
+    if kind == duckdb.StatementType.EXPLAIN:
+        # EXPLAIN ANALYZE executes what it explains.
+        head = EXPLAIN.match(sql)
+        inner = _parsed(sql[head.end() :]) if head else []
+        kind = inner[0].type if len(inner) == 1 else duckdb.StatementType.INVALID
+        reads = kind == duckdb.StatementType.SELECT
+    else:
+        reads = kind in READING
+    if not reads:
+        why = f"{kind.name} is not a query, and a catalogue is only read"
+        raise UsageError("refused", why=why, hint="SELECT, and -o FILE to keep the result")
+
+
+def _parsed(sql: str) -> list[duckdb.Statement]:
+    try:
+        return list(duckdb.extract_statements(sql))
+    except duckdb.Error as error:
+        why = _message(error)
+        raise UsageError("the SQL cannot be parsed", why=why, hint="--example lists queries that run") from error
+
+
+def mentioned(sql: str) -> list[str]:
+    """The tables that `sql` may use. Files of the others are not opened, which is most of the time of a short query."""
+    if REFLECTIVE.search(sql):
+        return list(SCHEMAS)
+    return [table for table in SCHEMAS if re.search(rf"\b{table}\b", sql, re.IGNORECASE)]
+
+
+def connect(
+    places: Sequence[str], tables: Iterable[str] = tuple(SCHEMAS), tell: Tell = silently
+) -> duckdb.DuckDBPyConnection:
+    """A locked connection with a view of each of the tables; those of which there is no file are empty."""
+    tables = list(tables)
+    found = catalogue_files.find(places, tables or ["models"])
+    connection = duckdb.connect(config=SETTINGS)
+    try:
+        allowed = [path for table in tables for path in _create_view(connection, table, found, tell)]
+        connection.execute(f"SET allowed_paths = {_literals(allowed)}")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+    except duckdb.Error as error:
+        translated = _translated(error, "")
+        connection.close()
+        raise translated from error
+    except ExportError:
+        connection.close()
+        raise
+    return connection
+
+
+def _create_view(connection: duckdb.DuckDBPyConnection, table: str, found: Found, tell: Tell) -> list[str]:
+    """The view of one table, and the paths that it reads."""
+    plain = [file for file in found.local[table] if glob.escape(file.path) == file.path]
+    odd = [catalogue_files.read_local(file.path) for file in found.local[table] if glob.escape(file.path) != file.path]
+    parts, paths = [], []
+
+    def compact(path: Path, record: str) -> None:
+        tell(f"{table}: {len(plain):,} files are read once; the copy in {path.parent} makes later queries fast")
+        _compact(plain, path, record)
+
+    if plain:
+        compacted = compaction.up_to_date(table, plain, compact)
+        direct: list[LocalFile] = plain
+        if compacted:
+            direct = compacted.changed
+            paths.append(compacted.path)
+            parts.append(_selection(connection, table, _compacted_rows(compacted)))
+        if direct:
+            paths += [file.path for file in direct]
+            parts.append(_selection(connection, table, scan(connection, direct)))
+    for number, rows in enumerate([*odd, *found.remote[table]]):
+        connection.register(f"{table}_{number}_elsewhere", rows)
+        parts.append(_selection(connection, table, f"{table}_{number}_elsewhere"))
+    parts = parts or [f"SELECT {_columns(table, ())} WHERE false"]
+    connection.execute(f'CREATE VIEW "{table}" AS ' + " UNION ALL ".join(parts))
+    return paths
+
+
+def scan(connection: duckdb.DuckDBPyConnection, direct: Sequence[LocalFile]) -> str:
+    """The table function that reads the files, after their versions were looked at. Raises UnsupportedError."""
+    paths = _literals(file.path for file in direct)
+    versions = f"SELECT file_name, value FROM parquet_kv_metadata({paths}) WHERE key = ?"
+    for name, version in connection.execute(versions, [catalogue_files.VERSION_KEY]).fetchall():
+        catalogue_files.check_version(bytes(version).decode(), str(name))
+    return f"read_parquet({paths}, union_by_name = true, filename = '{compaction.FILE_COLUMN}')"
+
+
+def _compact(files: Sequence[LocalFile], path: Path, record: str) -> None:
+    """All rows in the order of the files, with the path that each comes from. Raises OSError and UnsupportedError."""
+    with duckdb.connect(config=SETTINGS) as connection:
+        rows = f"SELECT * FROM {scan(connection, files)}"
+        about = f"KV_METADATA {{'{compaction.FILES_KEY}': {_literal(record)}}}"
+        try:
+            connection.execute(f"COPY ({rows}) TO {_literal(str(path))} (FORMAT parquet, COMPRESSION zstd, {about})")
+        except duckdb.IOException as error:
+            raise OSError(str(error)) from error
+
+
+def _compacted_rows(compacted: compaction.Compacted) -> str:
+    rows = f"read_parquet({_literal(compacted.path)})"
+    if not compacted.stale:
+        return rows
+    return f"(SELECT * FROM {rows} WHERE {compaction.FILE_COLUMN} NOT IN {_literals(compacted.stale)})"
+
+
+def _selection(connection: duckdb.DuckDBPyConnection, table: str, rows: str) -> str:
+    there = [str(row[0]) for row in connection.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()]
+    return f"SELECT {_columns(table, there)} FROM {rows}"
+
+
+def _columns(table: str, there: Sequence[str]) -> str:
+    """All columns of the present schema; those that older files lack are NULL."""
+    return ", ".join(
+        f'"{field.name}"' if field.name in there else f'CAST(NULL AS {sql_type(field.type)}) AS "{field.name}"'
+        for field in SCHEMAS[table]
+    )
+
+
+def sql_type(kind: pa.DataType) -> str:
+    """DuckDB's name of an Arrow type of the schemas."""
+    if pa.types.is_list(kind):
+        return sql_type(kind.value_type) + "[]"
+    if pa.types.is_struct(kind):
+        return "STRUCT(" + ", ".join(f'"{part.name}" {sql_type(part.type)}' for part in kind) + ")"
+    return SQL_TYPES[kind]
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _literals(texts: Iterable[str]) -> str:
+    return "[" + ", ".join(map(_literal, texts)) + "]::VARCHAR[]"
+
+
+def _translated(error: duckdb.Error, sql: str) -> ExportError:
+    message = _message(error)
+    broken = FILE_IN_MESSAGE.search(str(error))
+    if broken and not isinstance(error, duckdb.PermissionException):
+        return catalogue_files.unreadable(broken[1], message)
+    if isinstance(error, duckdb.PermissionException):
+        return UsageError("refused", why="a query reads the catalogue and nothing else", hint=message)
+    return UsageError("the query failed", why=message, hint=_hint(sql))
+
+
+def _message(error: duckdb.Error) -> str:
+    """DuckDB's sentence without its drawing of the place in the SQL."""
+    return re.split(r"\n\s*\n?LINE \d+:", str(error))[0].strip().replace("\n", " ")
+
+
+def _hint(sql: str) -> str:
+    """Which columns exist in what the query uses."""
+    tables = [table for table in SCHEMAS if re.search(rf"\b{table}\b", sql, re.IGNORECASE)]
+    if not tables:
+        return "the tables are " + ", ".join(SCHEMAS)
+    return "; ".join(f"{table} has {', '.join(SCHEMAS[table].names)}" for table in tables)
