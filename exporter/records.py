@@ -92,7 +92,7 @@ class ModelGraph:
     weights: tuple[Weight, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What a layer or a node takes in one run of the model; see `exporter.costs.counting` for what is counted.
 
@@ -298,7 +298,8 @@ class Material:
     """All that a format may write from. `nodes` and `stored` are None when no ONNX file is made in this run.
 
     `source` is its name without the folders that lead to it, `weights` says where they come from, `versions` are those
-    of libraries. `verification` is known last. `statistics` are by the weight's name, empty without `--stats`.
+    of libraries. `verification` is known last; `costs` are counted when there will be tables. `statistics` are by the
+    weight's name, empty without `--stats`.
     """
 
     job: Job
@@ -310,3 +311,4 @@ class Material:
     versions: Mapping[str, str | None] = field(default_factory=dict)
     verification: Verification | None = None
     statistics: Mapping[str, TensorStatistics] = field(default_factory=dict)
+    costs: LayerCosts | None = None

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from exporter import __version__, memory, wire
+from exporter.costs.model_costs import job_costs
 from exporter.errors import ExportError, InternalError, ResourceError
 from exporter.files import Export, describe, write_lines
 from exporter.formats import FORMATS
@@ -99,6 +100,9 @@ class Work:
             material = self._convert(opened, material)
         if self.job.stats and "parquet" in self.job.formats:
             material = self._measure(opened, material)
+        if "parquet" in self.job.formats:
+            material = dataclasses.replace(material, costs=job_costs(self.job, material.graph, material.nodes))
+            memory.release_unused()
         for name in self.job.formats:
             if name != "onnx":
                 self._write(name, material)

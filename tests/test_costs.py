@@ -429,7 +429,8 @@ def test_the_tables_have_the_costs(tmp_path: Path) -> None:
     graph, nodes = with_nodes(chain((None, 4), lambda: layers.Dense(3, name="dense"), lambda: Doubled(name="own")))
     graph = replace(graph, layers=tuple(replace(row, calls=0) if row.name == "own" else row for row in graph.layers))
     job = Job("s", "k", "n", "o", (), "f", "d")
-    material = Material(job, graph, nodes=tuple(replace(node, layer="dense") for node in nodes), stored=())
+    of_dense = tuple(replace(node, layer="dense") for node in nodes)
+    material = Material(job, graph, nodes=of_dense, stored=(), costs=job_costs(job, graph, of_dense))
     layer_table.write(material, tmp_path)
     model_table.write(material, tmp_path)
     rows = {row["layer"]: row for row in pq.read_table(tmp_path / "layers.parquet").to_pylist()}

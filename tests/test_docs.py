@@ -13,19 +13,21 @@ import pytest
 
 from exporter import cli
 from exporter.errors import ERRORS
+from exporter.query.questions import QUESTIONS
 from exporter.records import Job, Outcome
 from exporter.schema import SCHEMAS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+QUERYING = (ROOT / "docs" / "querying.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
-def commands() -> list[list[str]]:
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("export-model ")]
+def commands(page: str = README) -> list[list[str]]:
+    lines = [line for block in blocks("sh", page) for line in block.splitlines() if line.startswith("export-model ")]
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
@@ -45,7 +47,46 @@ def test_queries_of_the_readme_run(block: str, exported: Path) -> None:
     assert "Conv2D" in result.stdout
 
 
-@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+RECIPES = ["catalogue", "duckdb", "pandas", "polars", "join"]
+
+
+@pytest.mark.parametrize("block", blocks("python", QUERYING), ids=RECIPES)
+def test_recipes_for_queries_run(block: str, exported: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", block]
+    result = subprocess.run(command, cwd=exported, env=environment, check=True, capture_output=True, text=True)
+    assert "resnet101" in result.stdout
+    assert "Conv2D" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", commands(QUERYING), ids=" ".join)
+def test_commands_for_queries_run(arguments: list[str], exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(exported)
+    assert cli.main(arguments) == 0
+
+
+def test_every_question_is_in_the_page_of_queries() -> None:
+    listed = re.findall(r"^\| `([\w-]+)` \| (.*) \|$", QUERYING.partition("## Questions")[2], re.MULTILINE)
+    assert dict(listed) == {name: question.text for name, question in QUESTIONS.items()}
+
+
+EXPORTING = [words for words in commands() if words[0] not in cli.COMMANDS]
+LOOKING = [words for words in commands() if words[0] in cli.COMMANDS]
+
+
+@pytest.mark.slow
+def test_what_the_readme_shows_of_exports_runs(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    for name in ("before", "after", "model"):
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")]).save(exported / f"{name}.keras")
+    monkeypatch.chdir(exported)
+    for arguments in LOOKING:
+        assert cli.main(arguments) == 0, arguments
+    assert "head" in Path("difference.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("arguments", EXPORTING, ids=" ".join)
 def test_commands_of_the_readme_are_understood(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

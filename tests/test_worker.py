@@ -31,7 +31,7 @@ from exporter.sources.digest import source_digest
 pytestmark = pytest.mark.slow
 
 TABLES = ("layers.parquet", "tensors.parquet", "edges.parquet", "nodes.parquet")
-ARTIFACTS = ("model.onnx", *TABLES, "model.dot", "model.svg")
+ARTIFACTS = ("model.onnx", *TABLES, "model.dot", "model.svg", "models.parquet")
 # What differs between two runs of the same job.
 MEASURED = ("seconds", "stages", "memory", "verification")
 

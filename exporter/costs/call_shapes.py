@@ -19,7 +19,7 @@ from exporter.records import Layer, Shape, TensorSpec
 RESHAPES = ("Reshape", "Flatten", "Ravel")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CallShapes:
     """The shapes of one call; None for a tensor whose rank is unknown."""
 
@@ -33,6 +33,8 @@ class Resolver:
     def __init__(self, calls: Calls, batch_size: int, dimension: int) -> None:
         self._calls, self._batch_size, self._dimension = calls, batch_size, dimension
         self.shapes: dict[Call, CallShapes] = {}
+        # Equal ones are one object: large models repeat a few blocks.
+        self._known: dict[CallShapes, CallShapes] = {}
 
     def resolve(self, inputs: Sequence[TensorSpec]) -> dict[Call, CallShapes]:
         """The calls inside of layers that have no graph are left out."""
@@ -51,7 +53,8 @@ class Resolver:
                 if call[1] == 0 and layer.namespace in self._calls.inside:
                     self._resolve_inside(layer.namespace, self._handed_in(layer, inputs))
                 outputs = self._outputs(layer, call, inputs)
-            self.shapes[call] = CallShapes(tuple(inputs), tuple(outputs))
+            found = CallShapes(tuple(inputs), tuple(outputs))
+            self.shapes[call] = self._known.setdefault(found, found)
 
     def _handed_in(self, layer: Layer, inputs: Sequence[Sizes | None]) -> dict[str, Shape | None]:
         """What the input layers of a nested model get, in the order of its inputs."""

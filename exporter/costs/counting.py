@@ -16,7 +16,7 @@ from dataclasses import dataclass
 Sizes = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Operations:
     """`other` are the floating-point operations that are not part of a MAC; None when they are not known."""
 

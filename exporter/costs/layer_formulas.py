@@ -24,7 +24,7 @@ from exporter.costs.counting import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LayerCall:
     """Concrete facts of one call; `input_dtypes` is empty where they are not known."""
 

@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exporter.costs.model_costs import job_costs
 from exporter.files import new_file
 from exporter.lazy import TRANSFORMS
 from exporter.records import Cost, Material, StoredTensor, TensorSpec, TensorStatistics
@@ -25,6 +24,7 @@ ROW_GROUP_ROWS = 8192
 
 
 Row = dict[str, Any]
+UNKNOWN = Cost(None, None, None, None)
 
 
 def write(material: Material, folder: Path) -> tuple[str, ...]:
@@ -53,9 +53,9 @@ def _batches(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]
 
 def _layer_rows(material: Material) -> Iterator[Row]:
     nodes = _node_names(material)
-    costs = job_costs(material.job, material.graph, material.nodes).layers
+    costs = material.costs.layers if material.costs else {}
     for layer in material.graph.layers:
-        cost = costs[layer.namespace]
+        cost = costs.get(layer.namespace, UNKNOWN)
         yield {
             "model": material.job.name,
             "index": layer.index,

@@ -22,7 +22,7 @@ def write(material: Material, folder: Path) -> None:
 
 def _rows(material: Material) -> Iterator[Row]:
     graph, nodes, verification = material.graph, material.nodes, material.verification
-    costs = job_costs(material.job, graph, nodes)
+    costs = material.costs or job_costs(material.job, graph, nodes)
     tools = ("tf2onnx", "onnx") if nodes is not None else ()
     yield {
         "model": material.job.name,

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from exporter.query.sql import Parameters, check, run
+from exporter.query.sql import Parameters, run
+from exporter.query.statements import check
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,9 +69,9 @@ def _compared(path: Path, files: Sequence[LocalFile]) -> Compacted | None:
         recorded = json.loads((pq.read_metadata(path).metadata or {})[FILES_KEY.encode()])
     except (OSError, ValueError, KeyError):
         return None
-    changed = [file for file in files if recorded.pop(file.path, None) != [file.mtime_ns, file.nbytes]]
-    # What is left in `recorded` are files that have gone; changed ones were popped, their old rows go as well.
-    return Compacted(str(path), [*recorded, *(file.path for file in changed)], changed)
+    changed = [file for file in files if recorded.get(file.path) != [file.mtime_ns, file.nbytes]]
+    valid = {file.path for file in files}.difference(file.path for file in changed)
+    return Compacted(str(path), [path for path in recorded if path not in valid], changed)
 
 
 def _made(identity: str, files: Sequence[LocalFile], write: Write) -> Path:
@@ -79,7 +80,7 @@ def _made(identity: str, files: Sequence[LocalFile], write: Write) -> Path:
     folder = cache_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{identity}.{hashlib.sha256(record.encode()).hexdigest()[:16]}.parquet"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         write(temporary, record)
         os.replace(temporary, path)

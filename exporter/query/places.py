@@ -51,7 +51,7 @@ def find(places: Iterable[str], tables: Iterable[str]) -> Found:
     """
     wanted = list(tables)
     found = Found()
-    for place in places:
+    for place in dict.fromkeys(places):
         before = sum(map(len, [*found.local.values(), *found.remote.values()]))
         scheme = place.partition("://")[0] if "://" in place else ""
         if scheme in WEB:
@@ -63,6 +63,8 @@ def find(places: Iterable[str], tables: Iterable[str]) -> Found:
         if before == sum(map(len, [*found.local.values(), *found.remote.values()])):
             why = "no finished export with tables was found there"
             raise UsageError("nothing to query", where=place, why=why, hint="export-model MODEL --to onnx,parquet")
+    # Places may overlap: a folder and a glob of what is in it.
+    found.local = {table: list(dict.fromkeys(files)) for table, files in found.local.items()}
     return found
 
 
@@ -145,7 +147,8 @@ def _add_object_store(place: str, scheme: str, tables: list[str], found: Found) 
     finished = {os.path.dirname(info.path) for info in listing if os.path.basename(info.path) == MANIFEST}
     for info in sorted(listing, key=lambda info: info.path):
         table = _table_of(info.path)
-        if table in tables and os.path.dirname(info.path) in finished:
+        hidden = any(name.startswith(".") for name in info.path.removeprefix(path).split("/"))  # an export under way
+        if table in tables and os.path.dirname(info.path) in finished and not hidden:
             opened = functools.partial(_open_stored, store, info.path)
             found.remote[table].append(_checked(opened, info.path))
 

@@ -17,22 +17,15 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from exporter.errors import ExportError, UsageError
+from exporter.errors import ExportError, SourceError, UsageError
 from exporter.query import compaction
 from exporter.query import places as catalogue_files
 from exporter.query.places import Found, LocalFile
+from exporter.query.statements import SETTINGS, check, message
 from exporter.schema import SCHEMAS
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 Tell = Callable[[str], None]
-# Extensions are code; a query must neither bring nor wake one, nor see the variables of the Python program around it.
-SETTINGS: dict[str, Any] = {
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-    "python_enable_replacements": False,
-}
-READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
 # What can show or reach views that it does not name.
 REFLECTIVE = re.compile(r"\b(show|describe|information_schema|duckdb_\w+|pragma_\w+|pg_\w+|query\w*)\b", re.IGNORECASE)
 # How DuckDB names the file in its complaints about a broken one.
@@ -57,35 +50,7 @@ def run(
         try:
             yield connection.sql(sql, params=parameters)
         except duckdb.Error as error:
-            raise _translated(error, sql) from error
-
-
-def check(sql: str) -> None:
-    """Raises UsageError unless `sql` is one statement that only reads."""
-    statements = _parsed(sql)
-    if len(statements) != 1:
-        why = "there is no statement" if not statements else f"there are {len(statements)} statements"
-        raise UsageError("cannot be run", why=why, hint="give one SELECT; --example lists some")
-    kind = statements[0].type
-    if kind == duckdb.StatementType.EXPLAIN:
-        # EXPLAIN ANALYZE executes what it explains.
-        head = EXPLAIN.match(sql)
-        inner = _parsed(sql[head.end() :]) if head else []
-        kind = inner[0].type if len(inner) == 1 else duckdb.StatementType.INVALID
-        reads = kind == duckdb.StatementType.SELECT
-    else:
-        reads = kind in READING
-    if not reads:
-        why = f"{kind.name} is not a query, and a catalogue is only read"
-        raise UsageError("refused", why=why, hint="SELECT, and -o FILE to keep the result")
-
-
-def _parsed(sql: str) -> list[duckdb.Statement]:
-    try:
-        return list(duckdb.extract_statements(sql))
-    except duckdb.Error as error:
-        why = _message(error)
-        raise UsageError("the SQL cannot be parsed", why=why, hint="--example lists queries that run") from error
+            raise _translated(error, sql, places) from error
 
 
 def mentioned(sql: str) -> list[str]:
@@ -108,7 +73,7 @@ def connect(
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
     except duckdb.Error as error:
-        translated = _translated(error, "")
+        translated = _translated(error, "", places)
         connection.close()
         raise translated from error
     except ExportError:
@@ -202,19 +167,17 @@ def _literals(texts: Iterable[str]) -> str:
     return "[" + ", ".join(map(_literal, texts)) + "]::VARCHAR[]"
 
 
-def _translated(error: duckdb.Error, sql: str) -> ExportError:
-    message = _message(error)
+def _translated(error: duckdb.Error, sql: str, places: Sequence[str]) -> ExportError:
+    sentence = message(error)
     broken = FILE_IN_MESSAGE.search(str(error))
     if broken and not isinstance(error, duckdb.PermissionException):
-        return catalogue_files.unreadable(broken[1], message)
+        return catalogue_files.unreadable(broken[1], sentence)
     if isinstance(error, duckdb.PermissionException):
-        return UsageError("refused", why="a query reads the catalogue and nothing else", hint=message)
-    return UsageError("the query failed", why=message, hint=_hint(sql))
-
-
-def _message(error: duckdb.Error) -> str:
-    """DuckDB's sentence without its drawing of the place in the SQL."""
-    return re.split(r"\n\s*\n?LINE \d+:", str(error))[0].strip().replace("\n", " ")
+        return UsageError("refused", why="a query reads the catalogue and nothing else", hint=sentence)
+    if type(error) is duckdb.Error:  # Of no kind: from the decoders of Parquet's pages, which do not know the file.
+        hint = "a file there is damaged; ask one folder after the other, and export that model again with --force"
+        return SourceError("cannot be read", where=", ".join(places), why=sentence, hint=hint)
+    return UsageError("the query failed", why=sentence, hint=_hint(sql))
 
 
 def _hint(sql: str) -> str:
