@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from exporter import console, plan, summary, wire
-from exporter.errors import ExportError
+from exporter.errors import ExportError, from_record
 from exporter.records import Job, Outcome
 
 
@@ -27,6 +28,21 @@ def run_in_child(job: Job, *, watch: Callable[[wire.Event], None]) -> Outcome:
     from exporter import batch
 
     return batch.run(job, watch=watch)
+
+
+def export_aside(run: Run, display: console.Display, options: plan.ExportOptions, source: str, place: Path) -> Path:
+    """The folder of a fresh export in `place`, for a command that only looks at it. Raises ExportError."""
+    (job,) = plan.plan([source], replace(options, output=str(place)))
+    if isinstance(job, plan.Refusal):
+        raise job.error
+    display.begin(job.name, 1, 1)
+    try:
+        outcome = run(job, watch=display.take)
+    finally:
+        display.end()
+    if outcome.error is not None:
+        raise from_record({key: str(value) for key, value in outcome.error.items()})
+    return Path(outcome.output_path)
 
 
 class Session:

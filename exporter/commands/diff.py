@@ -6,7 +6,6 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import click
 
 from exporter import console, files, plan
 from exporter.diff import differences, tables, text
-from exporter.errors import UsageError, from_record
-from exporter.session import Run
+from exporter.errors import UsageError
+from exporter.session import Run, export_aside
 
 FORMATS = ("table", "json", "markdown")
 COLOURS = {"+ ": "green", "- ": "red", "~ ": "yellow"}
@@ -71,7 +70,7 @@ def command(
     options = plan.ExportOptions(formats=("onnx", "parquet"), stats=True, verify=False, trust_code=trust_code)
     if picture and not Path(picture).absolute().parent.is_dir():
         raise UsageError("cannot be written", where=f"--svg {picture}", why="its folder does not exist", hint="mkdir")
-    with _folders((before, after), partial(_exported, run, display, options)) as folders:
+    with _folders((before, after), partial(export_aside, run, display, options)) as folders:
         difference = differences.compare(*folders, (before, after))
         if not quiet:
             _show(difference, style, everything)
@@ -89,21 +88,6 @@ def _folders(targets: tuple[str, str], export: Callable[[str, Path], Path]) -> I
             for target, side in zip(targets, ("A", "B"), strict=True)
         )
         yield first, second
-
-
-def _exported(run: Run, display: console.Display, options: plan.ExportOptions, source: str, place: Path) -> Path:
-    """The folder of a fresh export. Raises ExportError."""
-    (job,) = plan.plan([source], replace(options, output=str(place)))
-    if isinstance(job, plan.Refusal):
-        raise job.error
-    display.begin(job.name, 1, 1)
-    try:
-        outcome = run(job, watch=display.take)
-    finally:
-        display.end()
-    if outcome.error is not None:
-        raise from_record({key: str(value) for key, value in outcome.error.items()})
-    return Path(outcome.output_path)
 
 
 def _show(difference: differences.Difference, style: str, everything: bool) -> None:

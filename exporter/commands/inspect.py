@@ -9,7 +9,6 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ import click
 
 from exporter import console, plan
 from exporter.commands.suspicions import Row, suspicions
-from exporter.errors import SourceError, UsageError, from_record
+from exporter.errors import SourceError, UsageError
 from exporter.memory import format_bytes
-from exporter.session import Run
+from exporter.session import Run, export_aside
 
 FORMATS = ("table", "json", "csv")
 BARS = " ▁▂▃▄▅▆▇█"
@@ -89,17 +88,7 @@ def _folder(run: Run, target: str, options: plan.ExportOptions, display: console
         hint = "export it again with --to parquet --stats"
         raise UsageError("cannot be inspected", where=target, why="this export has no tensors.parquet", hint=hint)
     with tempfile.TemporaryDirectory(prefix="export-model-inspect-", ignore_cleanup_errors=True) as place:
-        (job,) = plan.plan([target], replace(options, output=place))
-        if isinstance(job, plan.Refusal):
-            raise job.error
-        display.begin(job.name, 1, 1)
-        try:
-            outcome = run(job, watch=display.take)
-        finally:
-            display.end()
-        if outcome.error is not None:
-            raise from_record({key: str(value) for key, value in outcome.error.items()})
-        yield Path(outcome.output_path)
+        yield export_aside(run, display, options, target, Path(place))
 
 
 def _read(path: Path, keys: Sequence[str]) -> list[Row]:
