@@ -43,6 +43,7 @@ Build = Callable[..., Any]
 
 def dense(*units: int, names: Sequence[str] = (), dtype: str | None = None) -> Any:
     """A chain of dense layers with seeded weights; layers without a name get those that Keras counts."""
+    keras.utils.clear_session()
     keras.utils.set_random_seed(1)
     x = y = keras.Input((12,), name="x")
     for number, size in enumerate(units):
@@ -169,9 +170,11 @@ def test_one_element_of_one_weight(exports: Exports, plain: Path) -> None:
     assert found.weights == {SAME: 5, CHANGED: 1}
 
 
-def test_another_dtype(exports: Exports, plain: Path) -> None:
+@pytest.mark.parametrize("names", [(), ("dense_2", "dense_3", "dense_4")], ids=["the same names", "other numbers"])
+def test_another_dtype(names: Sequence[str], exports: Exports, plain: Path) -> None:
     weights = dense(16, 16, 8).get_weights()
-    found = compared(plain, exports("half", lambda: dense(16, 16, 8, dtype="float16"), weights))
+    half = exports(f"half{len(names)}", lambda: dense(16, 16, 8, names=names, dtype="float16"), weights)
+    found = compared(plain, half)
     (tensor, _) = found.layers[1].tensors
     assert fields(found.layers[1])["settings.dtype.name"] == ("float32", "float16")
     assert [(change.field, change.old, change.new) for change in tensor.changes] == [("dtype", "float32", "float16")]

@@ -125,7 +125,8 @@ def test_the_receipt_s_measurements(first: Path) -> None:
     peaks = [stage["peak_rss_bytes"] for stage in receipt["stages"]]
     assert peaks == sorted(peaks)
     used = receipt["memory"]
-    assert used["import_rss_bytes"] == peaks[0]
+    # The one is read inside of the stage, the other at its end.
+    assert 0 <= peaks[0] - used["import_rss_bytes"] < 2**20
     assert used["largest_tensor_bytes"] == 3 * 3 * 3 * 4 * 4
     assert used["bound_bytes"] == memory.conversion_bound_bytes(used["import_rss_bytes"], used["largest_tensor_bytes"])
     assert peaks[-1] <= used["peak_rss_bytes"] <= used["bound_bytes"]

@@ -165,7 +165,6 @@ class Matching:
         self._by_name()
         self._by_structure()
         if by_class:
-            self._pair(lambda side, row: (row["name"], row["class"]), between=True)
             self._pair(lambda side, row: row["class"], between=True)
         return self.pairs
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 import functools
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import duckdb
 
 from exporter.errors import UsageError
+from exporter.query.compaction import cache_folder
 
 # Extensions are code; a query must neither bring nor wake one, nor see the variables of the Python program around it.
 SETTINGS: dict[str, Any] = {
-    # Where large sorts may go; otherwise that is the current folder.
-    "temp_directory": tempfile.gettempdir(),
+    # Where large sorts may go, otherwise the current folder. DuckDB lets queries read what is there.
+    "temp_directory": str(cache_folder().parent / "spill"),
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "python_enable_replacements": False,
