@@ -82,6 +82,11 @@ def command(
 @contextmanager
 def _folders(targets: tuple[str, str], export: Callable[[str, Path], Path]) -> Iterator[tuple[Path, Path]]:
     """The exports to compare; those of sources are made now and removed afterwards. Raises ExportError."""
+    # A second model that cannot be read should not cost the export of the first.
+    sources = [target for target in targets if not tables.is_export(Path(target))]
+    for refusal in plan.plan(sources, plan.ExportOptions()):
+        if isinstance(refusal, plan.Refusal):
+            raise refusal.error
     with tempfile.TemporaryDirectory(prefix="export-model-diff-", ignore_cleanup_errors=True) as place:
         first, second = (
             Path(target) if tables.is_export(Path(target)) else export(target, Path(place, side))

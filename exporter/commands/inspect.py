@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
 from exporter import console, plan
+from exporter.commands.rows import aligned, csv_line, plain
 from exporter.commands.suspicions import Row, suspicions
 from exporter.errors import SourceError, UsageError
 from exporter.memory import format_bytes
@@ -168,9 +165,8 @@ def _layer_columns(total: int) -> dict[str, Callable[[Row], str]]:
 def _print_table(shown: Sequence[Row], rows: Sequence[Row], stats: bool) -> None:
     columns = TENSOR_COLUMNS if stats else _layer_columns(sum(row["params"] for row in rows))
     lines = [list(columns), *([cell(row) for cell in columns.values()] for row in shown)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        console.say("  ".join(map(str.ljust, line, widths)).rstrip(), err=False)
+    for line in aligned(lines, [False] * len(columns)):
+        console.say(line, err=False)
     if len(shown) < len(rows):
         what, key = ("weights", "nbytes") if stats else ("layers", "weight_bytes")
         rest = sum(row[key] for row in rows) - sum(row[key] for row in shown)
@@ -186,22 +182,9 @@ def _print_findings(findings: Sequence[str], stats: bool) -> None:
 
 def _as_json(rows: Sequence[Row], findings: Sequence[str]) -> str:
     """A norm that float64 cannot hold is null."""
-    finite = [
-        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-        for row in rows
-    ]
-    return json.dumps({"rows": finite, "suspicious": findings}, indent=2, ensure_ascii=False, allow_nan=False)
+    record = {"rows": plain(list(rows)), "suspicious": findings}
+    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _as_csv(rows: Sequence[Row]) -> str:
-    """Lists are JSON."""
-    stream = io.StringIO()
-    if rows:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(rows[0])
-        writer.writerows([_cell(value) for value in row.values()] for row in rows)
-    return stream.getvalue().rstrip("\n")
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list) else value
+    return "\n".join(map(csv_line, [rows[0], *(row.values() for row in rows)])) if rows else ""

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +25,17 @@ def table_lines(reader: pa.RecordBatchReader, limit: int) -> Iterator[str]:
     """Aligned columns of the first `limit` rows (0: all), and how many more there are."""
     rows = _rows(reader)
     shown = [[_cut(_text(value)) for value in row] for row in (islice(rows, limit) if limit else rows)]
-    numeric = [_is_number(field.type) for field in reader.schema]
-    lines = [list(reader.schema.names), *shown]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for cells in lines:
-        aligned = zip(cells, widths, numeric, strict=True)
-        yield "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in aligned).rstrip()
+    yield from aligned([list(reader.schema.names), *shown], [_is_number(field.type) for field in reader.schema])
     if more := sum(1 for _ in rows):
         yield f"… and {more:,} more rows (--limit 0 shows all)"
+
+
+def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> Iterator[str]:
+    """Lines of cells as columns; those that `right` names end in one place."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for cells in lines:
+        column = zip(cells, widths, right, strict=True)
+        yield "  ".join(cell.rjust(width) if ends else cell.ljust(width) for cell, width, ends in column).rstrip()
 
 
 def markdown_lines(reader: pa.RecordBatchReader) -> Iterator[str]:
@@ -43,13 +46,16 @@ def markdown_lines(reader: pa.RecordBatchReader) -> Iterator[str]:
 
 
 def csv_lines(reader: pa.RecordBatchReader) -> Iterator[str]:
+    return map(csv_line, chain([reader.schema.names], _rows(reader)))
+
+
+def csv_line(row: Iterable[Any]) -> str:
     """NULL is an empty cell; lists and structures are JSON."""
-    for row in chain([reader.schema.names], _rows(reader)):
-        stream = io.StringIO()
-        csv.writer(stream, lineterminator="").writerow(
-            json.dumps(_plain(value), ensure_ascii=False) if isinstance(value, (list, dict)) else value for value in row
-        )
-        yield stream.getvalue()
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="").writerow(
+        json.dumps(plain(value), ensure_ascii=False) if isinstance(value, (list, dict)) else value for value in row
+    )
+    return stream.getvalue()
 
 
 def json_lines(reader: pa.RecordBatchReader) -> Iterator[str]:
@@ -58,7 +64,7 @@ def json_lines(reader: pa.RecordBatchReader) -> Iterator[str]:
     for row in _rows(reader):
         if before != "[":
             yield before + ","
-        record = dict(zip(names, map(_plain, row), strict=True))
+        record = dict(zip(names, map(plain, row), strict=True))
         before = ("[" if before == "[" else " ") + json.dumps(record, ensure_ascii=False, allow_nan=False, default=str)
     yield before + "]"
 
@@ -94,7 +100,7 @@ def _text(value: Any) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, (list, dict)):
-        return json.dumps(_plain(value), ensure_ascii=False, default=str)
+        return json.dumps(plain(value), ensure_ascii=False, default=str)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -103,12 +109,13 @@ def _cut(text: str) -> str:
     return line if len(line) <= CELL_WIDTH else line[: CELL_WIDTH - 1] + "…"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """For JSON, which has no NaN and no infinities: they are None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [plain(item) for item in value]
+    return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _markdown(cells: Any) -> str:
