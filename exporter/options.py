@@ -50,14 +50,16 @@ class ExportOptions:
 def checked(options: ExportOptions) -> Job:
     """The options as a job without its source. Raises UsageError."""
     _check_numbers(options)
-    has_table = not options.stats or "parquet" in options.formats
-    require(has_table, "--stats", "statistics go into the Parquet tables", "add parquet to --to")
+    formats = _formats(options.formats)
+    takers = [name for name, entry in FORMATS.items() if entry.takes_statistics]
+    has_taker = not options.stats or any(name in takers for name in formats)
+    require(has_taker, "--stats", f"statistics go into {', '.join(takers)}", f"add {takers[0]} to --to")
     return Job(
         source="",
         kind="",
         name="",
         output_path="",
-        formats=_formats(options.formats),
+        formats=formats,
         fingerprint="",
         source_digest="",
         weights=_weights(options.weights),

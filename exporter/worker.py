@@ -25,7 +25,7 @@ from exporter import __version__, memory, wire
 from exporter.costs.model_costs import job_costs
 from exporter.errors import ExportError, InternalError, ResourceError
 from exporter.files import Export, describe, write_lines
-from exporter.formats import FORMATS
+from exporter.formats import COSTS, FORMATS, STATISTICS, needed
 from exporter.records import Job, Material, ModelGraph, Outcome, Stage, TensorSpec, Verification, WrittenFile
 from exporter.sources.digest import source_digest, version
 from exporter.startup import hidden, lean_imports
@@ -98,9 +98,10 @@ class Work:
         )
         if "onnx" in self.job.formats:
             material = self._convert(opened, material)
-        if self.job.stats and "parquet" in self.job.formats:
+        needs = needed(self.job.formats)
+        if self.job.stats or STATISTICS in needs:
             material = self._measure(opened, material)
-        if "parquet" in self.job.formats:
+        if COSTS in needs:
             material = dataclasses.replace(material, costs=job_costs(self.job, material.graph, material.nodes))
             memory.release_unused()
         for name in self.job.formats:

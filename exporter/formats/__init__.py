@@ -3,10 +3,14 @@
 A format's module has `write(material: Material, folder: Path) -> tuple[str, ...]`: it writes `files` into `folder`
 through `exporter.files.new_file` and returns notes for the user. `onnx` is written first, by `onnx_model`, because the
 others describe what it made.
+
+What a format `needs` in its material is made only for those that say so: `costs` of the layers, and `statistics` of
+the weights, which every format that `takes_statistics` gets with `--stats`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -18,6 +22,11 @@ class Format:
     module: str
     files: tuple[str, ...]
     summary: str
+    needs: frozenset[str] = frozenset()
+    takes_statistics: bool = False
+
+
+COSTS, STATISTICS = "costs", "statistics"
 
 
 FORMATS: dict[str, Format] = {
@@ -31,8 +40,15 @@ FORMATS: dict[str, Format] = {
             "exporter.formats.layer_table",
             ("models.parquet", "layers.parquet", "tensors.parquet", "edges.parquet", "nodes.parquet"),
             "the layer catalogue, for pandas, DuckDB and Polars",
+            needs=frozenset({COSTS}),
+            takes_statistics=True,
         ),
         Format("dot", "exporter.formats.dot_graph", ("model.dot",), "the graph of layers as Graphviz text"),
         Format("svg", "exporter.formats.svg_picture", ("model.svg",), "the graph of layers as a picture"),
     )
 }
+
+
+def needed(names: Iterable[str]) -> set[str]:
+    """What the named formats need between them."""
+    return set().union(*(FORMATS[name].needs for name in names))
