@@ -13,7 +13,6 @@ namespace `""`, at depth 0 beside its layers, whose parent stays None.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -25,11 +24,12 @@ import ml_dtypes
 import numpy as np
 
 from exporter.records import Edge, Layer, ModelGraph, TensorSpec, Weight
+from exporter.sources.config_text import config_text
+from exporter.sources.unique_names import Names
 
 # What get_config and its serialization raise for layers that cannot be serialized (no get_config, foreign objects,
 # attributes that build() would have made, a lambda without source).
 UNSERIALIZABLE = (NotImplementedError, TypeError, ValueError, AttributeError, OSError)
-INNER_GRAPH = ("layers", "input_layers", "output_layers")
 
 
 @dataclass(frozen=True)
@@ -110,22 +110,6 @@ def _places_inside(item: Any, parent: str | None, depth: int, seen: set[int], na
 
 def _namespaces(places: Iterable[Place]) -> dict[int, str]:
     return {id(place.item): place.namespace for place in places}
-
-
-class Names:
-    """Hands out each name once: `a`, then `a_1`, `a_2`."""
-
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self.taken = set(taken)
-        self._suffixes: Counter[str] = Counter()
-
-    def unique(self, name: str) -> str:
-        wanted = name
-        while name in self.taken:
-            self._suffixes[wanted] += 1
-            name = f"{wanted}_{self._suffixes[wanted]}"
-        self.taken.add(name)
-        return name
 
 
 def _calls(graphs: Iterable[Any]) -> dict[int, Call]:
@@ -269,22 +253,8 @@ def _outputs(model: keras.Model) -> tuple[TensorSpec, ...]:
 def _config(item: Any) -> str:
     """The layer's settings as JSON text; `{}` when it cannot say. A model's inner layers are left to their rows."""
     if isinstance(item, keras.Model):
-        return _json({"class_name": type(item).__name__, "name": item.name, "trainable": bool(item.trainable)})
+        return config_text({"class_name": type(item).__name__, "name": item.name, "trainable": bool(item.trainable)})
     try:
-        return _json(keras.saving.serialize_keras_object(item.get_config() or {}))
+        return config_text(keras.saving.serialize_keras_object(item.get_config() or {}))
     except UNSERIALIZABLE:
         return "{}"
-
-
-def _json(config: Any) -> str:
-    return json.dumps(_plain(config), separators=(",", ":"), sort_keys=True, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    """JSON data without the graphs of embedded models; NaN and infinities, which JSON lacks, as text."""
-    if isinstance(value, dict):
-        left_out = INNER_GRAPH if isinstance(value.get("layers"), list) else ()
-        return {str(key): _plain(item) for key, item in value.items() if key not in left_out}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

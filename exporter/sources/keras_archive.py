@@ -2,51 +2,39 @@
 
 from __future__ import annotations
 
-import functools
-import io
-import lzma
 import os
-import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import keras
 from keras.src.saving import saving_lib
 
-from exporter.errors import ExportError, SourceError, UnsupportedError
-from exporter.files import output_error, require_space
+from exporter.files import output_error
 from exporter.records import Job
-from exporter.sources.crc import PiecewiseCrc
-from exporter.sources.hollow import COPY_AGAIN, Extent, HollowScope
+from exporter.sources import archive_members
+from exporter.sources.archive_members import WEIGHTS
+from exporter.sources.hollow import HollowScope
 from exporter.sources.loading import OpenedH5Store, bind_saved_state, keras_errors, model_from_config
-
-CONFIG, WEIGHTS = "config.json", "model.weights.h5"
-# Deflate reaches about 1000:1 on zeros; neither weights nor configs compress like that.
-LARGEST_EXPANSION = 100
-LOCAL_HEADER_BYTES = 30
-# Of a file of at most this size, damage is called damage before a loader meets it.
-AT_ONCE_NBYTES = 64 * 2**20
 
 
 def without_weights(job: Job) -> keras.Model:
     """The architecture from the archive's config. Raises SourceError, TrustError or UnsupportedError."""
-    with _opened(job.source) as archive:
-        text = _config_text(archive, job.source)
+    with archive_members.opened(job.source) as archive:
+        text = archive_members.config_bytes(archive, job.source)
     return model_from_config(text, job)
 
 
 def with_weights(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.Model, str]:
     """The model with the archive's weights bound to its variables, unread."""
     model = without_weights(job)
-    with _opened(job.source) as archive:
+    with archive_members.opened(job.source) as archive:
         if WEIGHTS not in archive.namelist():
-            raise _no_weights(archive, job.source)
-        stream, extent, text = _weights_stream(archive, job.source, spool_path, scope)
+            raise archive_members.no_weights(archive, job.source)
+        stream, extent, text = archive_members.weights_stream(archive, job.source, spool_path, scope.check_last)
         with _assets(archive, job.source, spool_path) as assets, scope.listening(extent), keras_errors(job.source):
             bind_saved_state(model, OpenedH5Store(h5py.File(stream, "r")), assets, job.source)
     return model, text
@@ -56,41 +44,6 @@ def reference(job: Job) -> Any:
     """The model as Keras itself loads it."""
     with open(job.source, "rb") as stream:
         return saving_lib.load_model(stream, compile=False, safe_mode=not job.trust_code)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    # zipfile raises RuntimeError for an encrypted member, NotImplementedError for an unknown compression.
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError) as error:
-        raise _corrupt(path, str(error)) from error
-
-
-def _corrupt(path: str, why: str) -> SourceError:
-    return SourceError("is truncated or corrupt", where=path, why=why, hint=COPY_AGAIN)
-
-
-def _no_weights(archive: zipfile.ZipFile, path: str) -> ExportError:
-    hint = "save the model again with model.save('model.keras'); --weights random goes on without weights"
-    if "model.weights.npz" in archive.namelist():
-        why = "its weights are stored as NumPy arrays, and this version reads HDF5"
-        return UnsupportedError("cannot be converted", where=path, why=why, hint=hint)
-    return SourceError("is not complete", where=path, why=f"the archive has no {WEIGHTS}", hint=hint)
-
-
-def _config_text(archive: zipfile.ZipFile, path: str) -> bytes:
-    info = archive.getinfo(CONFIG)
-    _check_expansion(info, path)
-    return archive.read(info)
-
-
-def _check_expansion(info: zipfile.ZipInfo, path: str) -> None:
-    """Before a byte is unpacked. Raises SourceError."""
-    if info.file_size > LARGEST_EXPANSION * max(info.compress_size, 2**20):
-        why = f"{info.filename} claims to expand from {info.compress_size} to {info.file_size} bytes"
-        raise _corrupt(path, why)
 
 
 @contextmanager
@@ -106,78 +59,12 @@ def _assets(archive: zipfile.ZipFile, path: str, spool_path: str) -> Iterator[sa
     with tempfile.TemporaryDirectory(dir=spool_path) as folder:
         for info in members:
             if ".." in info.filename.replace("\\", "/").split("/"):
-                raise _corrupt(path, f"the name of its member {info.filename!r} leads out of the archive")
-            _check_expansion(info, path)
+                raise archive_members.corrupt(
+                    path, f"the name of its member {info.filename!r} leads out of the archive"
+                )
+            archive_members.check_expansion(info, path)
             try:
                 archive.extract(info, folder)
             except OSError as error:
                 raise output_error(error, os.path.dirname(spool_path)) from error
         yield saving_lib.DiskIOStore(os.path.join(folder, "assets"), mode="r")
-
-
-def _weights_stream(
-    archive: zipfile.ZipFile, path: str, spool_path: str, scope: HollowScope
-) -> tuple[BinaryIO, Extent, str]:
-    """The weights file inside the archive: a window onto it, or a copy in `spool_path` when it is compressed."""
-    info = archive.getinfo(WEIGHTS)
-    _check_expansion(info, path)
-    if info.compress_type == zipfile.ZIP_STORED:
-        window = _Window(path, info)
-        check = functools.partial(_check_crc, window.extent, info, path)
-        scope.check_last(check) if info.file_size > AT_ONCE_NBYTES else check()
-        return io.BufferedReader(window, 2**16), window.extent, "from the archive"
-    require_space(spool_path, info.file_size)
-    try:
-        # The folder of the output, not the system's temporary one, which is often small or in memory.
-        spool = tempfile.TemporaryFile(dir=spool_path)  # noqa: SIM115 (read from for the life of the worker)
-        with archive.open(info) as member:
-            shutil.copyfileobj(member, spool, 2**20)
-        spool.flush()
-    except OSError as error:
-        raise output_error(error, os.path.dirname(spool_path)) from error
-    text = f"from the archive (compressed there; {info.file_size} bytes were spooled to the output's disk)"
-    return spool, Extent(spool.fileno()), text
-
-
-def _check_crc(extent: Extent, info: zipfile.ZipInfo, path: str) -> None:
-    """Compare the member's sum with the zip's; HDF5 would not notice a changed weight. Raises SourceError."""
-    crc, unheard = extent.crc or PiecewiseCrc(), Extent(extent.descriptor, extent.offset)
-    try:
-        found = crc.total(info.file_size, unheard.read)
-    except OSError as error:
-        raise _corrupt(path, f"{WEIGHTS}: {error}") from error
-    if found != info.CRC:
-        raise _corrupt(path, f"Bad CRC-32 for file {WEIGHTS!r}")
-
-
-class _Window(io.RawIOBase):
-    """A stored member of a zip file as a seekable file of its own."""
-
-    def __init__(self, path: str, info: zipfile.ZipInfo) -> None:
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed with the window)
-        header = os.pread(self._file.fileno(), LOCAL_HEADER_BYTES, info.header_offset)
-        # The local header's name and extra field have lengths of their own (zip specification, 4.3.7).
-        name_bytes, extra_bytes = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
-        self._start = info.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
-        self.extent = Extent(self._file.fileno(), self._start, PiecewiseCrc())
-        self._size, self._position = info.file_size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]
-        count = os.preadv(self._file.fileno(), [view], self._start + self._position) if view else 0
-        self._position += count
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

@@ -10,9 +10,9 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from exporter.lazy import LazyArray
 from exporter.records import OnnxNode, Shape
-from exporter.sources.describe import Names
 from exporter.sources.onnx_graph import graphs, subgraphs, used_names
 from exporter.sources.tracing import OpOwners
+from exporter.sources.unique_names import Names
 
 
 def name_weights(

@@ -10,7 +10,7 @@ import h5py
 from keras.src.saving import saving_lib
 
 from exporter.errors import SourceError
-from exporter.sources.hollow import COPY_AGAIN
+from exporter.sources.h5_values import COPY_AGAIN
 from exporter.sources.weight_map import read_weight_map
 
 # Below what systems allow a process (macOS: 256 files). A dataset whose shard was closed opens it again to be read.
