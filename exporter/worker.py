@@ -15,9 +15,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -26,6 +26,8 @@ from exporter.costs.model_costs import job_costs
 from exporter.errors import ExportError, InternalError, ResourceError
 from exporter.files import Export, describe, write_lines
 from exporter.formats import COSTS, FORMATS, STATISTICS, needed
+from exporter.readers import READERS, Unexplained
+from exporter.readers.described import DescribedModel
 from exporter.records import Job, Material, ModelGraph, Outcome, Stage, TensorSpec, Verification, WrittenFile
 from exporter.sources.digest import source_digest, version
 from exporter.startup import hidden, lean_imports
@@ -91,12 +93,14 @@ class Work:
         """Raises ExportError; nothing has changed in the output folder then."""
         started = time.monotonic()
         digest = self._background.submit(lambda: self.job.source_digest or source_digest(self.job))
-        opened = self._open()
+        opened = self._described() or self._open()
         self.inputs = opened.inputs(self.job)
         material = Material(
             self.job, opened.graph, source=public_name(self.job), weights=opened.weights, versions=_versions()
         )
-        if "onnx" in self.job.formats:
+        if isinstance(opened, DescribedModel):
+            material = dataclasses.replace(material, nodes=opened.nodes)
+        elif "onnx" in self.job.formats:
             material = self._convert(opened, material)
         needs = needed(self.job.formats)
         if self.job.stats or STATISTICS in needs:
@@ -107,7 +111,7 @@ class Work:
         for name in self.job.formats:
             if name != "onnx":
                 self._write(name, material)
-        if "onnx" in self.job.formats:
+        if not isinstance(opened, DescribedModel) and "onnx" in self.job.formats:
             self.verification = self._verify(opened)
         with self.reporter.stage("source"):
             opened.finish_checks()
@@ -129,6 +133,18 @@ class Work:
         self.reporter.note(*opened.notes)
         return opened
 
+    def _described(self) -> DescribedModel | None:
+        """What the file says of itself, where that is all that is asked for and it says enough."""
+        if self.job.kind not in READERS or self.job.weights != "auto" or "onnx" in self.job.formats:
+            return None
+        with self.reporter.stage("read"), suppress(Unexplained):
+            read: Callable[[Job, str], DescribedModel] = importlib.import_module(READERS[self.job.kind]).read
+            self.import_rss_bytes = memory.peak_rss_bytes()
+            found = read(self.job, str(self.export.staging))
+            self.reporter.note(*found.notes)
+            return found
+        return None
+
     def _convert(self, opened: OpenedModel, material: Material) -> Material:
         from exporter.formats.onnx_model import write_model
 
@@ -144,7 +160,7 @@ class Work:
         self.digests |= written.digests
         return dataclasses.replace(material, nodes=structure.nodes, stored=written.stored)
 
-    def _measure(self, opened: OpenedModel, material: Material) -> Material:
+    def _measure(self, opened: OpenedModel | DescribedModel, material: Material) -> Material:
         from exporter.statistics import measure_all
 
         with self.reporter.stage("stats"):
@@ -173,7 +189,7 @@ class Work:
             carried_out = dataclasses.replace(self.job, weights=weights)
             return verify(carried_out, opened.graph, self.inputs, self.export.staging / "model.onnx")
 
-    def _outcome(self, opened: OpenedModel, files: tuple[WrittenFile, ...], seconds: float) -> Outcome:
+    def _outcome(self, opened: OpenedModel | DescribedModel, files: tuple[WrittenFile, ...], seconds: float) -> Outcome:
         mismatch = self.verification is not None and self.verification.status == "mismatch"
         return Outcome(
             name=self.job.name,

@@ -28,7 +28,7 @@ FLOORS: list[dict[str, list[str]]] = [
         "view": ["view"],
     },
     {"worker": ["worker"]},
-    {"verification": ["verification*", "comparison"]},
+    {"verification": ["verification*", "comparison"], "readers": ["readers"]},
     {"sources": ["sources"], "formats": ["formats"]},
     {
         "files": ["files"],

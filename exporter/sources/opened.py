@@ -13,12 +13,13 @@ import keras
 
 from exporter.costs.model_costs import stated_sizes
 from exporter.costs.node_costs import node_costs
-from exporter.errors import SourceError, UnsupportedError, UsageError
+from exporter.errors import SourceError, UnsupportedError
 from exporter.lazy import LazyArray
-from exporter.records import Job, ModelGraph, Shape, TensorSpec
+from exporter.records import Job, ModelGraph, TensorSpec
 from exporter.sources import SOURCES, onnx_structure
 from exporter.sources.describe import describe, layer_namespaces, weight_names
 from exporter.sources.hollow import HollowScope
+from exporter.sources.input_shapes import input_specs
 from exporter.sources.loading import bind_weights_file
 from exporter.sources.random_weights import random_value
 from exporter.sources.tracing import trace
@@ -147,49 +148,3 @@ def _values(job: Job, model: keras.Model, scope: HollowScope, weights: str) -> d
                 hint="is it the right weights file for this model? --weights random goes on without it",
             )
     return values
-
-
-def input_specs(graph: ModelGraph, job: Job) -> tuple[TensorSpec, ...]:
-    """The model's inputs with the shapes that the user asked for. Raises UsageError."""
-    asked = dict(job.input_shapes)
-    names = [spec.name for spec in graph.inputs]
-    if "" in asked and len(names) == 1:
-        asked = {names[0]: asked[""]}
-    for name in asked:
-        if name not in names:
-            raise UsageError(
-                f"the model has no input {name!r}" if name else "the model has not exactly one input",
-                where="--input-shape",
-                why=f"its inputs are {', '.join(names)}" if names else "the file records no inputs",
-                hint=f"--input-shape {names[0]}:{_text(graph.inputs[0].shape)}" if names else "leave it out",
-            )
-    return tuple(dataclasses.replace(spec, shape=_shape(spec, asked.get(spec.name), job)) for spec in graph.inputs)
-
-
-def _shape(spec: TensorSpec, asked: Shape | None, job: Job) -> Shape | None:
-    """The declared shape with its free dimensions as asked for; the batch is the first of them."""
-    if spec.shape is None:
-        return asked
-    batch = job.batch_size
-    shape = _fitted(spec.name, spec.shape, asked or spec.shape, f"--input-shape {spec.name}:{_text(asked)}")
-    if batch is None or not shape:
-        return shape
-    return _fitted(spec.name, shape, (batch, *shape[1:]), f"--batch-size {batch}")
-
-
-def _fitted(name: str, declared: Shape, asked: Shape, where: str) -> Shape:
-    fits = len(asked) == len(declared) and all(
-        have is None or want in (None, have) for have, want in zip(declared, asked, strict=False)
-    )
-    if not fits:
-        raise UsageError(
-            "the shape does not fit the model",
-            where=where,
-            why=f"the model declares {name} as {_text(declared)}, where ? is free to choose",
-            hint=f"--input-shape {name}:{_text(declared)}",
-        )
-    return tuple(want if want is not None else have for want, have in zip(asked, declared, strict=True))
-
-
-def _text(shape: Shape | None) -> str:
-    return ",".join("?" if size is None else str(size) for size in shape or ())

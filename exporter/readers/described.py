@@ -1,0 +1,31 @@
+"""A source that has described itself: what the worker needs of an opened model that is not converted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from exporter.lazy import LazyArray
+from exporter.records import Job, ModelGraph, OnnxNode, TensorSpec
+from exporter.sources.input_shapes import input_specs
+
+
+@dataclass(frozen=True)
+class DescribedModel:
+    """`weights` says where the values come from, `values` has them by the weight's name, unread.
+
+    `nodes` are those of the source when it is an ONNX file.
+    """
+
+    graph: ModelGraph
+    weights: str
+    values: Mapping[str, LazyArray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    nodes: tuple[OnnxNode, ...] | None = None
+
+    def inputs(self, job: Job) -> tuple[TensorSpec, ...]:
+        """The inputs with the shapes that the job asks for. Raises UsageError."""
+        return input_specs(self.graph, job)
+
+    def finish_checks(self) -> None:
+        """What was read has been checked."""

@@ -1,0 +1,62 @@
+"""`.keras` archives: the config says what the layers are, the weights file how large their weights are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import h5py
+
+from exporter.errors import SourceError
+from exporter.lazy import LazyArray
+from exporter.readers import Unexplained
+from exporter.readers.described import DescribedModel
+from exporter.readers.keras_config import read_config
+from exporter.readers.keras_graph import Place, describe
+from exporter.records import Job
+from exporter.sources import archive_members
+from exporter.sources.archive_members import WEIGHTS
+from exporter.sources.h5_values import COPY_AGAIN, Extent, lazy_dataset
+
+# What h5py raises for damaged files.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+
+
+def read(job: Job, spool_path: str) -> DescribedModel:
+    """Raises SourceError for a damaged archive, and Unexplained."""
+    with archive_members.opened(job.source) as archive:
+        try:
+            model = read_config(archive_members.config_bytes(archive, job.source).decode())
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+            # Keras, or the checks before it, say better what is wrong with it.
+            raise Unexplained(f"its config: {error}") from error
+        if WEIGHTS not in archive.namelist():
+            raise archive_members.no_weights(archive, job.source)
+        checks: list[Callable[[], None]] = []
+        stream, extent, text = archive_members.weights_stream(archive, job.source, spool_path, checks.append)
+    try:
+        stored = StoredWeights(h5py.File(stream, "r"), extent)
+        graph = describe(model, job.name, stored)
+    except DAMAGE as error:
+        why = f"as an HDF5 file: {error}"
+        raise SourceError("is truncated or corrupt", where=job.source, why=why, hint=COPY_AGAIN) from error
+    names = [weight.name for weight in graph.weights]
+    values = {name: value.named(name) for name, value in zip(names, stored.values, strict=True)}
+    return DescribedModel(graph, text, values)
+
+
+class StoredWeights:
+    """The weights of a `model.weights.h5`; `values` collects them in the order in which they were asked for."""
+
+    def __init__(self, file: h5py.File, extent: Extent) -> None:
+        self._file, self._extent = file, extent
+        self.values: list[LazyArray] = []
+
+    def __call__(self, place: Place) -> list[tuple[tuple[int, ...], str, int]]:
+        if not place.layer.weights:
+            return []
+        group = self._file.get(f"{place.stored}vars")
+        if group is None:
+            raise Unexplained(f"{place.namespace} has no weights in the file")
+        found = [lazy_dataset(group[str(number)], self._extent) for number in range(len(group))]
+        self.values += found
+        return [(array.shape, array.dtype.name, array.nbytes) for array in found]

@@ -1,0 +1,95 @@
+"""What is known of Keras's own layers without Keras: their weights.
+
+Only layers without layers inside are here; `keras_shapes` has the shapes of what they give. The
+names and the order of weights are those of each class's `build`, in Keras 3.15; a test compares all of it with Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from exporter.readers import Unexplained
+
+Config = Mapping[str, Any]
+# A weight's name and whether training changes it.
+OwnWeight = tuple[str, bool]
+
+
+def _dense(config: Config) -> list[OwnWeight]:
+    return [("kernel", True), *_if(config.get("use_bias", True), "bias")]
+
+
+def _einsum(config: Config) -> list[OwnWeight]:
+    return [("kernel", True), *_if(config.get("bias_axes"), "bias")]
+
+
+def _separable(config: Config) -> list[OwnWeight]:
+    return [("depthwise_kernel", True), ("pointwise_kernel", True), *_if(config.get("use_bias", True), "bias")]
+
+
+def _affine(config: Config) -> list[OwnWeight]:
+    return [*_if(config.get("scale", True), "gamma"), *_if(config.get("center", True), "beta")]
+
+
+def _batch_norm(config: Config) -> list[OwnWeight]:
+    if config.get("renorm"):
+        raise Unexplained("batch renormalisation")
+    return [*_affine(config), ("moving_mean", False), ("moving_variance", False)]
+
+
+def _if(present: Any, name: str) -> list[OwnWeight]:
+    return [(name, True)] if present else []
+
+
+def _none(config: Config) -> list[OwnWeight]:
+    return []
+
+
+DIMENSIONS = ("1D", "2D", "3D")
+PLAIN = """
+    Activation ActivityRegularization AlphaDropout Dropout ELU GaussianDropout GaussianNoise Identity LeakyReLU Masking
+    ReLU Rescaling Softmax SpatialDropout1D SpatialDropout2D SpatialDropout3D UnitNormalization
+    Add Average Concatenate Dot Maximum Minimum Multiply Subtract
+    CenterCrop Flatten InputLayer Permute RepeatVector Reshape Resizing
+"""
+WEIGHTS: dict[str, Callable[[Config], list[OwnWeight]]] = {
+    **dict.fromkeys(PLAIN.split(), _none),
+    **{
+        f"{name}{size}": _none
+        for name in (
+            *("AdaptiveAveragePooling", "AdaptiveMaxPooling", "AveragePooling", "Cropping", "GlobalAveragePooling"),
+            *("GlobalMaxPooling", "MaxPooling", "UpSampling", "ZeroPadding"),
+        )
+        for size in DIMENSIONS
+    },
+    **{f"Conv{size}{kind}": _dense for size in DIMENSIONS for kind in ("", "Transpose")},
+    **dict.fromkeys(("Dense", "DepthwiseConv1D", "DepthwiseConv2D"), _dense),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
+    **dict.fromkeys(("GroupNormalization", "LayerNormalization"), _affine),
+    "BatchNormalization": _batch_norm,
+    "EinsumDense": _einsum,
+    "Embedding": lambda config: [("embeddings", True)],
+    "PReLU": lambda config: [("alpha", True)],
+    "RMSNormalization": lambda config: [("scale", True)],
+}
+# Operations of keras.ops with one output, which may stand in a graph of layers.
+_OPERATIONS = """
+    Abs Absolute Add Arange Cast Ceil Clip Concatenate Cos Cumsum Divide Einsum Elu Equal Erf Exp ExpandDims
+    Expm1 Flip Floor FloorDivide Gelu GetItem Greater GreaterEqual HardSigmoid HardSilu LeakyRelu Less LessEqual
+    Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr Logsumexp Matmul Max Maximum Mean Min Minimum Mod
+    Multiply Negative NotEqual OnesLike Pad Power Prod Reciprocal Relu Relu6 Repeat Reshape Resize Round Rsqrt
+    Selu Sigmoid Sign Silu Sin Softmax Softplus Softsign Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes
+    Take Tanh Tile Transpose TrueDivide Var Where ZerosLike
+"""
+OPERATIONS = frozenset(_OPERATIONS.split())
+
+
+def own_weights(class_name: str, config: Config) -> list[OwnWeight]:
+    """The layer's own weights in the order in which Keras stores them. Raises Unexplained."""
+    if class_name not in WEIGHTS:
+        raise Unexplained(f"layers of class {class_name}")
+    for setting in ("lora_rank", "quantization_config"):
+        if config.get(setting):
+            raise Unexplained(f"{class_name} with {setting}")
+    return WEIGHTS[class_name](config)
