@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import h5py
@@ -15,7 +16,7 @@ from exporter.readers.keras_graph import Place, describe
 from exporter.records import Job
 from exporter.sources import archive_members
 from exporter.sources.archive_members import WEIGHTS
-from exporter.sources.h5_values import COPY_AGAIN, Extent, lazy_dataset
+from exporter.sources.h5_values import COPY_AGAIN, Extent, dtype_of, lazy_dataset
 
 # What h5py raises for damaged files.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
@@ -34,29 +35,32 @@ def read(job: Job, spool_path: str) -> DescribedModel:
         checks: list[Callable[[], None]] = []
         stream, extent, text = archive_members.weights_stream(archive, job.source, spool_path, checks.append)
     try:
-        stored = StoredWeights(h5py.File(stream, "r"), extent)
+        stored = StoredWeights(h5py.File(stream, "r"), extent, lazily=job.stats)
         graph = describe(model, job.name, stored)
     except DAMAGE as error:
         why = f"as an HDF5 file: {error}"
         raise SourceError("is truncated or corrupt", where=job.source, why=why, hint=COPY_AGAIN) from error
-    names = [weight.name for weight in graph.weights]
-    values = {name: value.named(name) for name, value in zip(names, stored.values, strict=True)}
+    values = dict(zip((weight.name for weight in graph.weights), stored.values, strict=job.stats))
+    values = {name: value.named(name) for name, value in values.items()}
     return DescribedModel(graph, text, values)
 
 
 class StoredWeights:
-    """The weights of a `model.weights.h5`; `values` collects them in the order in which they were asked for."""
+    """The weights of a `model.weights.h5`; with `lazily`, `values` collects them in the order of the questions."""
 
-    def __init__(self, file: h5py.File, extent: Extent) -> None:
-        self._file, self._extent = file, extent
+    def __init__(self, file: h5py.File, extent: Extent, *, lazily: bool) -> None:
+        self._file, self._extent, self._lazily = file, extent, lazily
         self.values: list[LazyArray] = []
 
     def __call__(self, place: Place) -> list[tuple[tuple[int, ...], str, int]]:
         if not place.layer.weights:
             return []
-        group = self._file.get(f"{place.stored}vars")
-        if group is None:
-            raise Unexplained(f"{place.namespace} has no weights in the file")
-        found = [lazy_dataset(group[str(number)], self._extent) for number in range(len(group))]
-        self.values += found
-        return [(array.shape, array.dtype.name, array.nbytes) for array in found]
+        count, links = len(place.layer.weights), self._file.id.links
+        paths = [f"{place.stored}vars/{number}".encode() for number in range(count + 1)]
+        if [links.exists(path) for path in paths] != [True] * count + [False]:
+            raise Unexplained(f"{place.namespace} has not {count} weights in the file")
+        identities = [h5py.h5d.open(self._file.id, path) for path in paths[:-1]]
+        if self._lazily:
+            self.values += [lazy_dataset(h5py.Dataset(identity), self._extent) for identity in identities]
+        specs = [(identity.shape, dtype_of(identity)) for identity in identities]
+        return [(shape, dtype.name, math.prod(shape) * dtype.itemsize) for shape, dtype in specs]

@@ -11,7 +11,7 @@ import numpy as np
 from ml_dtypes import bfloat16
 
 from exporter.errors import SourceError
-from exporter.lazy import LazyArray
+from exporter.lazy import LazyArray, Part
 from exporter.sources.crc import PiecewiseCrc
 
 COPY_AGAIN = "copy or download it again"
@@ -47,44 +47,73 @@ class Extent:
 def lazy_dataset(dataset: h5py.Dataset, extent: Extent | None = None) -> LazyArray:
     """The dataset's values, read when they are asked for, from the open file or by opening it again.
 
-    Raises ValueError for what holds no numbers, and when it is read SourceError.
+    `extent` says where the bytes of the HDF5 file are when it is no file of its own. The dataset is kept open only
+    where HDF5 has to read it. Raises ValueError for what holds no numbers, and when it is read SourceError.
     """
-    dtype = np.dtype(bfloat16) if dataset.attrs.get("dtype") == "bfloat16" else dataset.dtype
-    filename, name, shape = dataset.file.filename, dataset.name, dataset.shape
-    if dtype != bfloat16 and dataset.dtype.kind not in "biufc":
-        raise ValueError(f"dataset {name} holds {dataset.dtype}, which are no numbers")
-    place = _place(dataset, dtype)
-
-    def elements(file: Extent, place: int, start: int, stop: int) -> np.ndarray:
-        return file.read(place + start * dtype.itemsize, (stop - start) * dtype.itemsize).view(dtype)
+    identity = dataset.id
+    stored, dtype = identity.dtype, dtype_of(identity)
+    shape = identity.shape
+    filename, name = h5py.h5f.get_name(identity).decode(), h5py.h5i.get_name(identity).decode()
+    place = _place(identity, stored, dtype)
+    read = _through_hdf5(dataset, dtype) if place is None else _at(place, extent or filename, dtype)
+    where = f"{os.path.basename(filename)}, dataset {name}"
 
     def part(start: int, stop: int) -> np.ndarray:
         try:
-            if place is not None and extent is not None:
-                return elements(extent, place, start, stop)
-            if place is not None:
-                with open(filename, "rb", buffering=0) as stream:
-                    return elements(Extent(stream.fileno()), place, start, stop)
-            if dataset:
-                return _rows(dataset, dtype, start, stop)
-            with h5py.File(filename, "r", locking=False) as file:
-                return _rows(file[name], dtype, start, stop)
+            return read(start, stop)
         # The reader runs while the ONNX file is being written, where an OSError would read as a full disk.
         except (OSError, RuntimeError, LookupError, ValueError) as error:
-            where = f"{os.path.basename(str(filename))}, dataset {name}"
             raise SourceError("cannot be read", where=where, why=str(error), hint=COPY_AGAIN) from error
 
     size = math.prod(shape)
     return LazyArray(shape, dtype, lambda: part(0, size).reshape(shape), part=part)
 
 
-def _place(dataset: h5py.Dataset, dtype: np.dtype) -> int | None:
+def dtype_of(identity: h5py.h5d.DatasetID) -> np.dtype:
+    """Of the elements; Keras writes bfloat16 as bytes with a mark. Raises ValueError for what are no numbers."""
+    stored = identity.dtype
+    if h5py.h5a.exists(identity, b"dtype") and h5py.AttributeManager(h5py.Dataset(identity))["dtype"] == "bfloat16":
+        return np.dtype(bfloat16)
+    if stored.kind not in "biufc":
+        name = h5py.h5i.get_name(identity).decode()
+        raise ValueError(f"dataset {name} holds {stored}, which are no numbers")
+    return stored
+
+
+def _place(identity: h5py.h5d.DatasetID, stored: np.dtype, dtype: np.dtype) -> int | None:
     """Where the dataset starts in its file, if all of it lies there in the form in which NumPy wants it."""
-    stored = dataset.dtype
     is_plain = stored == dtype or (stored.kind == "V" and stored.itemsize == dtype.itemsize)
-    if not is_plain or not stored.isnative or dataset.chunks is not None or dataset.external or dataset.is_virtual:
+    settings = identity.get_create_plist()
+    if not is_plain or not stored.isnative or settings.get_layout() != h5py.h5d.CONTIGUOUS:
         return None
-    return dataset.id.get_offset()
+    return None if settings.get_external_count() else identity.get_offset()
+
+
+def _at(place: int, file: Extent | str, dtype: np.dtype) -> Part:
+    """Reads from the bytes of a file that is open, or is opened for each read."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        if isinstance(file, Extent):
+            return elements(file, start, stop)
+        with open(file, "rb", buffering=0) as stream:
+            return elements(Extent(stream.fileno()), start, stop)
+
+    def elements(extent: Extent, start: int, stop: int) -> np.ndarray:
+        return extent.read(place + start * dtype.itemsize, (stop - start) * dtype.itemsize).view(dtype)
+
+    return read
+
+
+def _through_hdf5(dataset: h5py.Dataset, dtype: np.dtype) -> Part:
+    filename, name = dataset.file.filename, dataset.name
+
+    def read(start: int, stop: int) -> np.ndarray:
+        if dataset:
+            return _rows(dataset, dtype, start, stop)
+        with h5py.File(filename, "r", locking=False) as file:
+            return _rows(file[name], dtype, start, stop)
+
+    return read
 
 
 def _rows(dataset: h5py.Dataset, dtype: np.dtype, start: int, stop: int) -> np.ndarray:
