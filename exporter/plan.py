@@ -107,6 +107,9 @@ def _job(reference: detection.SourceRef, name: str, template: Job, output: str) 
         raise UsageError(
             "cannot take --weights imagenet", where=reference.source, why=why, hint="--weights auto uses the file's own"
         )
+    if reference.kind == detection.ONNX_FILE and "onnx" in template.formats:
+        hint = "--to parquet,svg describes it; `export-model view FILE` shows it"
+        raise UsageError("cannot be converted to ONNX", where=reference.source, why="it is an ONNX file", hint=hint)
     job = dataclasses.replace(
         template,
         source=reference.source,

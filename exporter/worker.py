@@ -99,14 +99,18 @@ class Work:
             self.job, opened.graph, source=public_name(self.job), weights=opened.weights, versions=_versions()
         )
         if isinstance(opened, DescribedModel):
-            material = dataclasses.replace(material, nodes=opened.nodes)
+            self.job = dataclasses.replace(self.job, opset=opened.opset or self.job.opset)
+            material = dataclasses.replace(
+                material, job=self.job, nodes=opened.nodes, stored=opened.stored, costs=opened.costs
+            )
         elif "onnx" in self.job.formats:
             material = self._convert(opened, material)
         needs = needed(self.job.formats)
         if self.job.stats or STATISTICS in needs:
             material = self._measure(opened, material)
         if COSTS in needs:
-            material = dataclasses.replace(material, costs=job_costs(self.job, material.graph, material.nodes))
+            costs = material.costs or job_costs(self.job, material.graph, material.nodes)
+            material = dataclasses.replace(material, costs=costs)
             memory.release_unused()
         for name in self.job.formats:
             if name != "onnx":
@@ -164,7 +168,8 @@ class Work:
         from exporter.statistics import measure_all
 
         with self.reporter.stage("stats"):
-            found = measure_all(opened.graph.weights, opened.values, self.reporter.progress)
+            weights = [weight for weight in opened.graph.weights if weight.name in opened.values]
+            found = measure_all(weights, opened.values, self.reporter.progress)
         return dataclasses.replace(material, statistics=found)
 
     def _write(self, name: str, material: Material) -> None:

@@ -34,9 +34,12 @@ def node_costs(model: ModelProto, batch_size: int = 1, dimension: int = 128) -> 
     `batch_size` stands for a dynamic first dimension of the model's inputs, `dimension` for any other dynamic one.
     Reads no weight. A loop costs its body times its number of turns, if that is known.
     """
-    graph = concrete(model, batch_size, dimension).graph
-    scope = _Scope({}, {})
-    return list(scope.costs(graph))
+    return concrete_costs(concrete(model, batch_size, dimension))
+
+
+def concrete_costs(model: ModelProto) -> list[Cost]:
+    """The same of a model that `concrete` has made."""
+    return list(_Scope({}, {}).costs(model.graph))
 
 
 def concrete(model: ModelProto, batch_size: int, dimension: int) -> ModelProto:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exporter.lazy import LazyArray
-from exporter.records import Job, ModelGraph, OnnxNode, TensorSpec
+from exporter.records import Job, LayerCosts, ModelGraph, OnnxNode, StoredTensor, TensorSpec
 from exporter.sources.input_shapes import input_specs
 
 
@@ -14,7 +14,8 @@ from exporter.sources.input_shapes import input_specs
 class DescribedModel:
     """`weights` says where the values come from, `values` has them by the weight's name, unread.
 
-    `nodes` are those of the source when it is an ONNX file.
+    Of an ONNX file, `nodes` are its nodes, `stored` says where its initializers are, `opset` is its own, and
+    `costs` are known.
     """
 
     graph: ModelGraph
@@ -22,6 +23,9 @@ class DescribedModel:
     values: Mapping[str, LazyArray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     nodes: tuple[OnnxNode, ...] | None = None
+    stored: tuple[StoredTensor, ...] | None = None
+    opset: int | None = None
+    costs: LayerCosts | None = None
 
     def inputs(self, job: Job) -> tuple[TensorSpec, ...]:
         """The inputs with the shapes that the job asks for. Raises UsageError."""

@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib.util
 import json
+import mmap
 import os
 import re
 import stat
@@ -21,13 +22,17 @@ from pathlib import Path
 
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
 from exporter.sources import weight_map
+from exporter.sources.protobuf_wire import fields
 
 APPLICATION, KERAS_ARCHIVE, KERAS_H5 = "application", "keras_archive", "keras_h5"
 ARCHITECTURE, KERAS_FOLDER = "architecture", "keras_folder"
+ONNX_FILE = "onnx_file"
 
 PATH_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".onnx", ".tflite", ".zip", ".json", ".pt", ".pth", ".ckpt", ".index")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HEAD_BYTES = 4096
+# Fields of ModelProto in onnx.proto.
+ONNX_IR_VERSION, ONNX_GRAPH, ONNX_LAST_FIELD = 1, 7, 26
 # 60 characters of at most 4 bytes in UTF-8 stay below the 255 bytes that a file system allows, with room for a suffix.
 NAME_CHARACTERS = 60
 SAVE_HINT = "save the model from Keras with model.save('model.keras') and export that file"
@@ -175,6 +180,8 @@ def _kind_of_file(path: Path) -> str:
         return _check_hdf5(path)
     if head.lstrip().startswith(b"{"):
         return _check_json(path)
+    if _is_onnx(path, size):
+        return ONNX_FILE
     raise _not_a_model(path, head)
 
 
@@ -248,6 +255,18 @@ def _check_json(path: Path) -> str:
     raise SourceError("is not a model", where=str(path), why="the JSON describes no Keras model", hint=SAVE_HINT)
 
 
+def _is_onnx(path: Path, size: int) -> bool:
+    """Whether the file is one protocol-buffer message with the fields of an ONNX model, the graph among them."""
+    if not size:
+        return False
+    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            found = [each.number for each in fields(data, 0, size)]
+        except ValueError:
+            return False
+    return found.count(ONNX_GRAPH) == 1 and ONNX_IR_VERSION in found and max(found) <= ONNX_LAST_FIELD
+
+
 def _weights_only(path: Path) -> ExportError:
     why = "the file holds weights only, without the model that they belong to"
     return SourceError("is not a whole model", where=str(path), why=why, hint=WEIGHTS_HINT.format(path))
@@ -269,7 +288,7 @@ def _not_a_model(path: Path, head: bytes) -> ExportError:
     elif _is_text(head):
         why = "it is a text file"
     else:
-        why = "neither a Keras archive nor an HDF5 file"
+        why = "neither a Keras archive nor an HDF5 or ONNX file"
     return SourceError("is not a model", where=str(path), why=why, hint=SAVE_HINT)
 
 

@@ -1,0 +1,40 @@
+"""Which layer an ONNX node belongs to, from the names of the nodes: exporters write scopes, joined by `/`.
+
+A scope without scopes inside is a layer, with all of its nodes. Other scopes are what encloses layers, as a nested
+model does; a node right in such a scope, or in none, is a layer of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from exporter.sources.unique_names import Names
+
+
+def node_names(nodes: Iterable[tuple[str, str]]) -> list[str]:
+    """Unique names for nodes given as name and op type; the empty parts that some exporters write are left out."""
+    names = Names()
+    return [names.unique("/".join(part for part in name.split("/") if part) or op_type) for name, op_type in nodes]
+
+
+def layers_of(names: Iterable[str]) -> list[str]:
+    """The layer of each node, by the nodes' unique names."""
+    names = list(names)
+    scopes = {name.rpartition("/")[0] for name in names} - {""}
+    enclosing = {outer for scope in scopes for outer in outer_scopes(scope)}
+    return [_layer(name, enclosing) for name in names]
+
+
+def _layer(name: str, enclosing: set[str]) -> str:
+    scope = name.rpartition("/")[0]
+    if scope and scope not in enclosing:
+        return scope
+    if name in enclosing:
+        return f"{name}/node"
+    return name
+
+
+def outer_scopes(name: str) -> Iterator[str]:
+    """`a/b/c` → `a/b`, `a`."""
+    while name := name.rpartition("/")[0]:
+        yield name
