@@ -17,7 +17,7 @@ from onnx import AttributeProto, NodeProto, ValueInfoProto
 
 from exporter.readers.onnx_initializers import dtype_name, initializer_nbytes
 from exporter.readers.onnx_parts import OnnxParts
-from exporter.readers.onnx_scopes import layers_of, node_names, outer_scopes
+from exporter.readers.onnx_scopes import below, layers_of, node_names, outer_scopes
 from exporter.records import Cost, Edge, Layer, ModelGraph, OnnxNode, Shape, TensorSpec, Weight
 from exporter.sources.onnx_graph import used_names
 
@@ -90,7 +90,7 @@ class Describer:
     def _member(self, namespace: str) -> Member:
         """The layer of that key, with the scopes around it before it."""
         if namespace not in self.members:
-            for outer in reversed(list(outer_scopes(namespace))):
+            for outer in outer_scopes(namespace):
                 self.members.setdefault(outer, Member(outer))
             self.members[namespace] = Member(namespace)
         return self.members[namespace]
@@ -118,11 +118,11 @@ class Describer:
 
     def _connect(self, source: str, target: str, tensor: str) -> None:
         """An edge between the two layers, or between the outermost scopes around them that are not around both."""
-        self._give(source, tensor, *_below(source, target))
-        for name in (target, *_below(target, source)):
+        self._give(source, tensor, *below(source, target))
+        for name in (target, *below(target, source)):
             takes = self.members[name].takes
             takes.setdefault(tensor, len(takes))
-        source, target = ([*_below(one, other), one][0] for one, other in ((source, target), (target, source)))
+        source, target = ([*below(one, other), one][0] for one, other in ((source, target), (target, source)))
         if (source, target, tensor) not in self.edges:
             before, after = self.members[source], self.members[target]
             after.sources[source] = None
@@ -214,12 +214,6 @@ class Describer:
 
     def _at_border(self, tensors: Mapping[str, int]) -> tuple[TensorSpec, ...]:
         return tuple(TensorSpec(name, *self._shape_and_dtype(name)) for name in tensors)
-
-
-def _below(name: str, other: str) -> list[str]:
-    """The scopes around `name` that are not around `other`, from the outside in."""
-    around = {*outer_scopes(other), other}
-    return [outer for outer in reversed(list(outer_scopes(name))) if outer not in around]
 
 
 def value_spec(value: ValueInfoProto) -> TensorSpec:

@@ -6,7 +6,8 @@ model does; a node right in such a scope, or in none, is a layer of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterable
 
 from exporter.sources.unique_names import Names
 
@@ -34,7 +35,17 @@ def _layer(name: str, enclosing: set[str]) -> str:
     return name
 
 
-def outer_scopes(name: str) -> Iterator[str]:
-    """`a/b/c` → `a/b`, `a`."""
-    while name := name.rpartition("/")[0]:
-        yield name
+@functools.lru_cache(maxsize=4096)
+def outer_scopes(name: str) -> tuple[str, ...]:
+    """`a/b/c` → `a`, `a/b`: from the outside in."""
+    parts = name.split("/")
+    return tuple("/".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def below(name: str, other: str) -> tuple[str, ...]:
+    """The scopes around `name` that are not around `other`, from the outside in."""
+    ours = outer_scopes(name)
+    if name.rpartition("/")[0] == other.rpartition("/")[0]:
+        return ()
+    around = {*outer_scopes(other), other}
+    return tuple(outer for outer in ours if outer not in around)
