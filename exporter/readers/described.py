@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from exporter.lazy import LazyArray
@@ -15,7 +15,7 @@ class DescribedModel:
     """`weights` says where the values come from, `values` has them by the weight's name, unread.
 
     Of an ONNX file, `nodes` are its nodes, `stored` says where its initializers are, `opset` is its own, and
-    `costs` are known.
+    `costs` are known. `checks` are to be made when the values have been read.
     """
 
     graph: ModelGraph
@@ -26,10 +26,13 @@ class DescribedModel:
     stored: tuple[StoredTensor, ...] | None = None
     opset: int | None = None
     costs: LayerCosts | None = None
+    checks: tuple[Callable[[], None], ...] = ()
 
     def inputs(self, job: Job) -> tuple[TensorSpec, ...]:
         """The inputs with the shapes that the job asks for. Raises UsageError."""
         return input_specs(self.graph, job)
 
     def finish_checks(self) -> None:
-        """What was read has been checked."""
+        """Raises SourceError when what was read is damaged."""
+        for check in self.checks:
+            check()

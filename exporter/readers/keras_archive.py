@@ -42,7 +42,8 @@ def read(job: Job, spool_path: str) -> DescribedModel:
         raise SourceError("is truncated or corrupt", where=job.source, why=why, hint=COPY_AGAIN) from error
     values = dict(zip((weight.name for weight in graph.weights), stored.values, strict=job.stats))
     values = {name: value.named(name) for name, value in values.items()}
-    return DescribedModel(graph, text, values)
+    # Without statistics no weight is read, so that there is nothing to check.
+    return DescribedModel(graph, text, values, checks=tuple(checks) if job.stats else ())
 
 
 class StoredWeights:

@@ -86,7 +86,7 @@ def weights_stream(
     except OSError as error:
         raise output_error(error, os.path.dirname(spool_path)) from error
     text = f"from the archive (compressed there; {info.file_size} bytes were spooled to the output's disk)"
-    return spool, Extent(spool.fileno()), text
+    return spool, Extent(spool.fileno(), owner=spool), text
 
 
 def _check_crc(extent: Extent, info: zipfile.ZipInfo, path: str) -> None:
@@ -109,7 +109,9 @@ class Window(io.RawIOBase):
         # The local header's name and extra field have lengths of their own (zip specification, 4.3.7).
         name_bytes, extra_bytes = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
         self._start = info.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
-        self.extent = Extent(self._file.fileno(), self._start, PiecewiseCrc())
+        # A file of its own, because weights are read when the window may have been closed.
+        own = open(path, "rb", buffering=0)  # noqa: SIM115 (closed when the last reader of weights is gone)
+        self.extent = Extent(own.fileno(), self._start, PiecewiseCrc(), own)
         self._size, self._position = info.file_size, 0
 
     def readable(self) -> bool:

@@ -18,6 +18,7 @@ import stat
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
@@ -33,6 +34,8 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HEAD_BYTES = 4096
 # Fields of ModelProto in onnx.proto.
 ONNX_IR_VERSION, ONNX_GRAPH, ONNX_LAST_FIELD = 1, 7, 26
+# Opsets, functions and pieces of metadata are fields each; more than this many are no model.
+ONNX_MOST_FIELDS = 100_000
 # 60 characters of at most 4 bytes in UTF-8 stay below the 255 bytes that a file system allows, with room for a suffix.
 NAME_CHARACTERS = 60
 SAVE_HINT = "save the model from Keras with model.save('model.keras') and export that file"
@@ -261,7 +264,7 @@ def _is_onnx(path: Path, size: int) -> bool:
         return False
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            found = [each.number for each in fields(data, 0, size)]
+            found = [each.number for each in islice(fields(data, 0, size), ONNX_MOST_FIELDS)]
         except ValueError:
             return False
     return found.count(ONNX_GRAPH) == 1 and ONNX_IR_VERSION in found and max(found) <= ONNX_LAST_FIELD

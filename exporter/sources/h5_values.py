@@ -23,12 +23,13 @@ READ_BYTES = 2**30
 class Extent:
     """The bytes of a file inside of another: from `offset` on in what `descriptor` has open, for as long as it is.
 
-    What is read is told to `crc`.
+    What is read is told to `crc`. `owner` is the object that would close the descriptor when nobody holds it.
     """
 
     descriptor: int
     offset: int = 0
     crc: PiecewiseCrc | None = None
+    owner: object = None
 
     def read(self, start: int, nbytes: int) -> np.ndarray:
         """Bytes as uint8. Raises OSError at the end of the file."""

@@ -1,0 +1,221 @@
+"""Reading `.keras` archives without Keras: the same description that Keras gives, or none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+from exporting import export_here, job_for, manifest
+from keras import layers
+from keras.src.backend.common import global_state
+from layer_chain import write
+from models import MODELS
+
+from exporter import worker
+from exporter.errors import SourceError
+from exporter.readers import Unexplained
+from exporter.readers.json_cursor import JsonCursor
+from exporter.readers.keras_archive import read
+from exporter.records import ModelGraph
+from exporter.sources import keras_archive
+from exporter.sources.describe import describe
+from exporter.sources.hollow import HollowScope
+
+# Models of the suite that Keras itself cannot save or load again.
+NOT_SAVED = {"embedding_tied", "activation_threshold"}
+# At least so many of the suite's models are made of layers that are known; the others have layers inside of layers.
+EXPLAINED = 139
+FAST = ("residual", "norm_after_add", "dense_rank_3", "pad_zero", "shared_conv", "reshape")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_names() -> Iterator[None]:
+    keras.utils.clear_session()
+    yield
+    keras.utils.clear_session()
+
+
+def saved(model: Any, folder: Path) -> Path:
+    path = folder / "m.keras"
+    model.save(path)
+    return path
+
+
+def by_itself(path: Path) -> ModelGraph:
+    return read(job_for(path, path.parent, formats=("parquet",)), str(path.parent)).graph
+
+
+def by_keras(path: Path) -> ModelGraph:
+    """As the worker has it when a model is converted."""
+    keras.utils.clear_session()
+    job = job_for(path, path.parent, formats=("parquet",), trust_code=True)
+    try:
+        with HollowScope() as scope:
+            return describe(keras_archive.with_weights(job, scope, str(path.parent))[0], job.name)
+    finally:
+        global_state.set_global_attribute("stateless_scope", None)
+
+
+def nested() -> Any:
+    """Models in models, frozen ones, equal names inside, a layer called twice, and an operation."""
+    encoder = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(3, name="a"), layers.ReLU(), layers.BatchNormalization(name="bn")], name="enc"
+    )
+    encoder.get_layer("a").trainable = False
+    x = keras.Input((8,), name="x")
+    inner_input = keras.Input((3,), name="given")
+    inner = keras.Model(inner_input, layers.Dense(3, name="a")(inner_input), name="inner")
+    inner.trainable = False
+    y = inner(encoder(x)) + 1.0
+    twice = layers.Dense(3, name="twice", dtype="mixed_float16")
+    y = twice(twice(y))
+    return keras.Model(x, {"flat": layers.Flatten(name="flat")(y), "sum": layers.Add(name="sum")([y, y])})
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_both_ways_agree(name: str, tmp_path: Path) -> None:
+    path = saved(MODELS[name](), tmp_path)
+    assert by_itself(path) == by_keras(path)
+
+
+def test_both_ways_agree_on_models_in_models(tmp_path: Path) -> None:
+    path = saved(nested(), tmp_path)
+    graph = by_itself(path)
+    assert graph == by_keras(path)
+    assert {layer.namespace for layer in graph.layers} > {"enc", "enc/a", "inner/a", "inner/given", "twice"}
+    assert sum(layer.params for layer in graph.layers) == keras.models.load_model(path).count_params()
+
+
+@pytest.mark.slow
+def test_both_ways_agree_on_every_model_of_the_suite(tmp_path: Path) -> None:
+    explained, differ = 0, []
+    for name in sorted(MODELS.keys() - NOT_SAVED):
+        keras.utils.clear_session()
+        path = saved(MODELS[name](), tmp_path)
+        try:
+            graph = by_itself(path)
+        except Unexplained:
+            continue
+        explained += 1
+        if graph != by_keras(path):
+            differ.append(name)
+    assert differ == []
+    assert explained >= EXPLAINED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ResNet50", "EfficientNetV2B0", "MobileNetV3Small", "DenseNet121", "NASNetMobile"])
+def test_both_ways_agree_on_applications(name: str, tmp_path: Path) -> None:
+    path = saved(getattr(keras.applications, name)(weights=None), tmp_path)
+    assert by_itself(path) == by_keras(path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.MultiHeadAttention(2, 3, name="attention"),
+        lambda: layers.Dense(3, activation=layers.ReLU()),
+        lambda: layers.TimeDistributed(layers.Dense(2)),
+    ],
+)
+def test_layers_with_layers_inside_are_left_to_keras(make: Callable[[], Any], tmp_path: Path) -> None:
+    x = keras.Input((4, 6), name="x")
+    layer = make()
+    y = layer(x, x) if isinstance(layer, layers.MultiHeadAttention) else layer(x)
+    path = saved(keras.Model(x, y), tmp_path)
+    with pytest.raises(Unexplained):
+        by_itself(path)
+    outcome = export_here(path, tmp_path / "out", formats=("parquet",))
+    assert outcome.status == "done"
+    assert "import" in {stage.name for stage in outcome.stages}
+
+
+def test_neither_tensorflow_nor_keras_is_imported(tmp_path: Path) -> None:
+    """Tables, pictures and statistics, where an import of either fails."""
+    path = saved(nested(), tmp_path)
+    code = f"""
+import io, sys
+sys.modules.update(dict.fromkeys(("tensorflow", "keras", "tf2onnx", "onnxruntime")))
+from exporter import plan, worker
+options = plan.ExportOptions(formats=("parquet", "dot", "svg"), output={str(tmp_path / "out")!r}, stats=True)
+(job,) = plan.plan([{str(path)!r}], options)
+outcome = worker.carry_out(job, worker.Reporter(io.StringIO()))
+print(outcome.status, outcome.error)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert answer.stdout.split() == ["done", "None"], answer.stdout + answer.stderr
+    assert {file["name"] for file in manifest(tmp_path / "out" / "m")["files"]} >= {"model.svg", "tensors.parquet"}
+
+
+def test_tables_are_those_of_keras_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(nested(), tmp_path)
+    itself = export_here(path, tmp_path / "itself", formats=("parquet",), stats=True)
+    monkeypatch.setattr(worker, "READERS", {})
+    ours = export_here(path, tmp_path / "keras", formats=("parquet",), stats=True)
+    assert [stage.name for stage in itself.stages][:1] == ["read"]
+    assert [stage.name for stage in ours.stages][:1] == ["import"]
+    assert {file.name: file.sha256 for file in itself.files} == {file.name: file.sha256 for file in ours.files}
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    path = saved(nested(), tmp_path)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\x89HDF") + 2000
+    data[place] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match="CRC-32"):
+        by_itself(path)
+
+
+@pytest.mark.slow
+def test_many_layers_take_little_memory_and_linear_time(tmp_path: Path) -> None:
+    """The limit: the graph itself (2 kB per layer) and 300 MB; calls of functions stand for time."""
+    code = """
+import json, sys
+from exporter import memory, plan
+from exporter.readers.keras_archive import read
+calls = 0
+def count(*event):
+    global calls
+    calls += 1
+(job,) = plan.plan([sys.argv[1]], plan.ExportOptions(formats=("parquet",)))
+if sys.argv[2] == "calls":
+    sys.setprofile(count)
+found = read(job, ".")
+sys.setprofile(None)
+print(json.dumps([len(found.graph.layers), calls, memory.peak_rss_bytes()]))
+"""
+    found = {}
+    for count, way in ((1_000, "calls"), (4_000, "calls"), (20_000, "memory")):
+        path = tmp_path / f"chain{count}.keras"
+        write(path, "transformer", count, weights=True)
+        command = [sys.executable, "-c", code, str(path), way]
+        found[count] = json.loads(subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.PIPE).stdout)
+    small, large = found[1_000], found[4_000]
+    assert large[1] / large[0] < 1.1 * small[1] / small[0]
+    assert found[20_000][2] < 300 * 2**20
+
+
+def members(text: str) -> dict[str, Any]:
+    cursor = JsonCursor(text)
+    return {key: list(cursor.elements()) for key in cursor.members()}
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a" 1}', '{"a": [1 2]}', "[]", '{"a": [1, ]}', '{"a": []'])
+def test_what_is_no_json_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        members(text)
+
+
+def test_json_is_read_piece_by_piece() -> None:
+    cursor = JsonCursor(' {"a" : [ 1, {"b": [2]} ], "c": {}, "d": []} ')
+    found: dict[str, Any] = {}
+    for key in cursor.members():
+        found[key] = list(cursor.elements()) if key in "ad" else cursor.value()
+    assert found == {"a": [1, {"b": [2]}], "c": {}, "d": []}
