@@ -32,7 +32,7 @@ def read(job: Job, spool_path: str) -> DescribedModel:
     try:
         parts = read_parts(path)
         graph, nodes, costs, notes = _described(parts, job)
-    except (ValueError, DecodeError, OSError) as error:
+    except (ValueError, TypeError, DecodeError, OSError) as error:
         why = f"as ONNX: {error}"
         raise SourceError("is truncated or corrupt", where=job.source, why=why, hint=COPY_AGAIN) from error
     opset = next((each.version for each in parts.head.opset_import if each.domain in ("", "ai.onnx")), None)

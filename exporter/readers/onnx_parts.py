@@ -48,12 +48,18 @@ class OnnxParts:
     _data: memoryview = field(default_factory=lambda: memoryview(b""))
 
     def nodes(self) -> Iterator[NodeProto]:
+        """Raises TypeError for a name that is no text: protobuf gives its bytes, which nothing can be done with."""
         for start, stop in self._places:
-            yield NodeProto.FromString(self._data[start:stop])
+            node = NodeProto.FromString(self._data[start:stop])
+            "".join((node.name, node.op_type, node.domain, *node.input, *node.output))
+            yield node
 
     def value_infos(self) -> Iterator[ValueInfoProto]:
+        """Raises TypeError as `nodes` does."""
         for start, stop in self.values:
-            yield ValueInfoProto.FromString(self._data[start:stop])
+            value = ValueInfoProto.FromString(self._data[start:stop])
+            "".join((value.name,))
+            yield value
 
     def initializer(self, stored: StoredInitializer) -> TensorProto:
         """With its elements."""
@@ -65,7 +71,7 @@ class OnnxParts:
 
 
 def read_parts(path: Path) -> OnnxParts:
-    """Raises OSError, and ValueError (also protobuf's DecodeError) for what is no ONNX file."""
+    """Raises OSError, and ValueError, TypeError or protobuf's DecodeError for what is no ONNX file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         data = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
@@ -79,6 +85,8 @@ def read_parts(path: Path) -> OnnxParts:
     parts = OnnxParts(path, head, _data=data)
     for each in fields(data, graph.start, graph.stop):
         _take(parts, data, each)
+    "".join((parts.name, *(value.name for value in (*parts.inputs, *parts.outputs))))
+    "".join(stored.proto.name for stored in parts.initializers)
     return parts
 
 
