@@ -1,6 +1,9 @@
-"""The example questions over many exports: reading the files themselves, making the cached copy, and using it.
+"""The catalogue of very large models, and the example questions over many exports.
+
+The questions read the files themselves, make the cached copy, and use it.
 
 python benchmarks/catalogue_scale.py --exports 10000 --output catalogue_scale.md
+python benchmarks/catalogue_scale.py --layers 100000 --nodes 1000000
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import layer_chain
+import onnx_chain
 import pyarrow as pa
 import pyarrow.parquet as pq
 from compare import ENVIRONMENT, log, machine, table
@@ -87,6 +92,26 @@ def rows(place: Path, cache: Path, exports: int) -> Iterator[tuple[str, ...]]:
         yield question, str(answers[0][1]), seconds[0], seconds[1] if is_first else "–", seconds[2], peak
 
 
+def large_models(layers: int, nodes: int, work: Path) -> Iterator[tuple[str, ...]]:
+    """Whole exports of a `.keras` archive and of an ONNX file, and of ones of a tenth of their size."""
+    for kind, module, largest in ((".keras", layer_chain, layers), (".onnx", onnx_chain, nodes)):
+        for count in (largest // 10, largest):
+            source = work / f"chain{count}{kind}"
+            if not source.exists():
+                log(f"making {source.name}")
+                settings = {"kind": "transformer", "weights": True} if module is layer_chain else {}
+                module.write(source, count=count, **settings)
+            flags = ["--to", "parquet", "--output", str(work / "large"), "--force"]
+            child = subprocess.Popen([sys.executable, "-m", "exporter", str(source), *flags], stdout=subprocess.DEVNULL)
+            _, status, usage = os.wait4(child.pid, 0)
+            if status:
+                raise SystemExit(f"{source.name}: exit status {os.waitstatus_to_exitcode(status)}")
+            receipt = json.loads((work / "large" / source.stem / MANIFEST).read_text("utf-8"))
+            peak = format_bytes(receipt["memory"]["peak_rss_bytes"])
+            cpu = usage.ru_utime + usage.ru_stime
+            yield source.name, f"{receipt['seconds']:.1f} s", f"{cpu:.1f} s", peak
+
+
 def report(exports: int, model: str, work: Path) -> Iterator[str]:
     yield from machine()
     root, cache = work / "exports", work / "cache"
@@ -112,9 +137,16 @@ def main() -> None:
         "--work", type=Path, metavar="FOLDER", help="keep the exports here, and use those that are here"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report here, too")
+    parser.add_argument("--layers", type=int, metavar="N", help="export a .keras archive of so many layers instead")
+    parser.add_argument("--nodes", type=int, default=1_000_000, metavar="N", help="with --layers: and an ONNX file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        text = "\n".join(report(options.exports, options.model, options.work or Path(folder)))
+        work = options.work or Path(folder)
+        if options.layers:
+            rows_of_models = list(large_models(options.layers, options.nodes, work))
+            text = "\n".join([*machine(), *table(("source", "worker", "CPU", "peak memory"), rows_of_models)])
+        else:
+            text = "\n".join(report(options.exports, options.model, work))
     print(text)
     if options.output:
         options.output.write_text(text + "\n", encoding="utf-8")
