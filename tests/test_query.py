@@ -451,6 +451,39 @@ def test_an_export_on_a_web_server(address: str, exports: Path) -> None:
         models_in(f"{address}/gamma")
 
 
+@pytest.fixture
+def bucket(exports: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The exports in a bucket of a server that speaks S3, on this machine."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="zoo")
+    for path in sorted(exports.rglob("*")):
+        if path.is_file():
+            client.upload_file(str(path), "zoo", f"runs/{path.relative_to(exports)}")
+    yield "s3://zoo/runs"
+    server.stop()
+
+
+def test_exports_in_an_object_store(bucket: str, exports: Path) -> None:
+    assert models_in(bucket) == NAMES
+    assert models_in(f"{bucket}/alpha") == ["alpha"]
+    for question in ("largest-layers", "duplicates", "ops"):
+        assert rows(open_catalogue(bucket), QUESTIONS[question].sql) == answer(exports, question)
+    for place in (f"{bucket}/gamma", "s3://no-such-bucket/runs"):
+        with pytest.raises(SourceError, match="cannot be listed"):
+            models_in(place)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "pages"])
 @pytest.mark.parametrize("address", [str, Path.as_uri])
 def test_a_broken_file_is_named(damage: str, address: Callable[[Path], str], copy: Path) -> None:
