@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from exporter.networks.graph import to_networkx as to_networkx
     from exporter.query.catalogue import open_catalogue as open_catalogue
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open_catalogue"]
+__all__ = ["__version__", "open_catalogue", "to_networkx"]
 
 
 def __getattr__(name: str) -> Any:
-    """`open_catalogue` is imported when it is asked for, so that importing the package costs nothing."""
+    """What is public is imported when it is asked for, so that importing the package costs nothing."""
     if name == "open_catalogue":
         from exporter.query.catalogue import open_catalogue
 
         return open_catalogue
+    if name == "to_networkx":
+        from exporter.networks.graph import to_networkx
+
+        return to_networkx
     raise AttributeError(f"module 'exporter' has no attribute {name!r}")

@@ -9,14 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from exporter.reading.tables import Row as Row
+from exporter.reading.tables import rows
 
-from exporter.errors import SourceError
-from exporter.schema import EDGES, LAYERS, MODELS, SCHEMA_VERSION, TENSORS
-
-Row = dict[str, Any]
-VERSION_KEY = b"export_model.schema_version"
 # Where a nested model keeps its layers: each of them has a row of its own.
 INNER_LAYERS = ("layers", "input_layers", "output_layers", "build_config", "build_input_shape")
 # Reported from the tables' own columns.
@@ -76,35 +71,9 @@ def is_export(folder: Path) -> bool:
 
 def read(folder: Path, name: str) -> Tables:
     """The tables of an export; `name` is what the user calls it. Raises SourceError."""
-    models = _rows(folder, "models", MODELS) if (folder / "models.parquet").is_file() else []
-    layers, tensors, edges = (
-        _rows(folder, table, schema) for table, schema in (("layers", LAYERS), ("tensors", TENSORS), ("edges", EDGES))
-    )
+    models = list(rows(folder, "models")) if (folder / "models.parquet").is_file() else []
+    layers, tensors, edges = (list(rows(folder, table)) for table in ("layers", "tensors", "edges"))
     return Tables(folder, name, models[0] if models else {}, layers, tensors, edges)
-
-
-def _rows(folder: Path, table: str, schema: pa.Schema) -> list[Row]:
-    """The rows with all columns of the schema: NULL in those that the file does not have."""
-    path = folder / f"{table}.parquet"
-    try:
-        with pq.ParquetFile(path) as file:
-            _check(path, file.schema_arrow, schema)
-            wanted = [column for column in schema.names if column in file.schema_arrow.names]
-            absent = dict.fromkeys(set(schema.names) - set(wanted))
-            return [absent | row for row in file.read(columns=wanted).to_pylist()]
-    except (OSError, pa.ArrowInvalid) as error:
-        hint = "export the model again with --to onnx,parquet"
-        raise SourceError("cannot be read", where=str(path), why=str(error).splitlines()[0], hint=hint) from error
-
-
-def _check(path: Path, found: pa.Schema, schema: pa.Schema) -> None:
-    version = (found.metadata or {}).get(VERSION_KEY, b"").decode()
-    missing = [column.name for column in schema if not column.nullable and column.name not in found.names]
-    later = version.isdecimal() and int(version) > int(SCHEMA_VERSION)
-    if later or missing:
-        why = f"it lacks {', '.join(missing)}" if missing else f"it has schema version {version}"
-        hint = "export the model again with this version of export-model"
-        raise SourceError(f"is not a table of schema version {SCHEMA_VERSION}", where=str(path), why=why, hint=hint)
 
 
 def flat_settings(config: str) -> Row:

@@ -45,6 +45,27 @@ FORMATS: dict[str, Format] = {
         ),
         Format("dot", "exporter.formats.dot_graph", ("model.dot",), "the graph of layers as Graphviz text"),
         Format("svg", "exporter.formats.svg_picture", ("model.svg",), "the graph of layers as a picture"),
+        Format(
+            "graphml",
+            "exporter.formats.network_graphml",
+            ("model.graphml",),
+            "the network of layers, for NetworkX, Cytoscape and Gephi",
+            needs=frozenset({COSTS}),
+        ),
+        Format(
+            "gexf",
+            "exporter.formats.network_gexf",
+            ("model.gexf",),
+            "the network of layers, for Gephi",
+            needs=frozenset({COSTS}),
+        ),
+        Format(
+            "json",
+            "exporter.formats.network_json",
+            ("model.graph.json",),
+            "the network of layers as node-link JSON, for NetworkX and D3",
+            needs=frozenset({COSTS}),
+        ),
     )
 }
 

@@ -17,10 +17,10 @@ FILE = "models.parquet"
 
 def write(material: Material, folder: Path) -> None:
     """Raises OutputError."""
-    write_table(folder / FILE, MODELS, _rows(material))
+    write_table(folder / FILE, MODELS, rows(material))
 
 
-def _rows(material: Material) -> Iterator[Row]:
+def rows(material: Material) -> Iterator[Row]:
     graph, nodes, verification = material.graph, material.nodes, material.verification
     costs = material.costs or job_costs(material.job, graph, nodes)
     tools = ("tf2onnx", "onnx") if nodes is not None else ()
