@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporter.files import write_lines
 from exporter.formats.layer_network import Network, layer_network
-from exporter.formats.network_xml import attribute, content, spelled
+from exporter.formats.network_xml import attribute, content
 from exporter.networks.elements import LEVELS, Attributes
 from exporter.records import Material
 
@@ -35,7 +35,7 @@ def lines(network: Network) -> Iterator[str]:
     yield from _declared("edge", {EDGE_KEY: "long"} | dict(level.edge_kinds))
     yield "<nodes>"
     for key, attributes in network.vertices:
-        label = attribute(str(attributes.pop("label")))
+        label = attribute(attributes.pop("label"))
         yield f"<node id={attribute(key)} label={label}>{_values('n', attributes)}</node>"
     yield "</nodes>"
     yield "<edges>"
@@ -55,7 +55,5 @@ def _declared(part: str, kinds: Mapping[str, str]) -> Iterator[str]:
 
 
 def _values(prefix: str, attributes: Attributes) -> str:
-    values = (
-        f'<attvalue for="{prefix}_{name}" value={attribute(spelled(value))}/>' for name, value in attributes.items()
-    )
+    values = (f'<attvalue for="{prefix}_{name}" value={attribute(value)}/>' for name, value in attributes.items())
     return f"<attvalues>{''.join(values)}</attvalues>"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporter.files import write_lines
 from exporter.formats.layer_network import Network, layer_network
-from exporter.formats.network_xml import attribute, content, spelled
+from exporter.formats.network_xml import attribute, content
 from exporter.networks.elements import GRAPH_KINDS, LEVELS, Attributes
 from exporter.records import Material
 
@@ -28,7 +28,7 @@ def lines(network: Network) -> Iterator[str]:
     level = LEVELS["layers"]
     for part, kinds in (("graph", GRAPH_KINDS), ("node", level.node_kinds), ("edge", level.edge_kinds)):
         yield from _keys(part, kinds)
-    yield f"<graph id={attribute(str(network.attributes['name']))} edgedefault={attribute('directed')}>"
+    yield f'<graph id={attribute(network.attributes["name"])} edgedefault="directed">'
     yield from _data("graph", network.attributes)
     for key, attributes in network.vertices:
         yield f"<node id={attribute(key)}>"
@@ -49,4 +49,4 @@ def _keys(part: str, kinds: Mapping[str, str]) -> Iterator[str]:
 
 def _data(part: str, attributes: Attributes) -> Iterator[str]:
     for name, value in attributes.items():
-        yield f'<data key="{PREFIXES[part]}_{name}">{content(spelled(value))}</data>'
+        yield f'<data key="{PREFIXES[part]}_{name}">{content(value)}</data>'

@@ -11,6 +11,8 @@ from exporter.files import write_lines
 from exporter.formats.layer_network import Network, layer_network
 from exporter.records import Material
 
+encode = json.JSONEncoder().encode
+
 
 def write(material: Material, folder: Path) -> tuple[str, ...]:
     """Raises OutputError."""
@@ -20,7 +22,7 @@ def write(material: Material, folder: Path) -> tuple[str, ...]:
 
 def lines(network: Network) -> Iterator[str]:
     """One object, a node or an edge in each line; all of it ASCII, which every reader takes, whatever names hold."""
-    yield f'{{"directed": true, "multigraph": true, "graph": {json.dumps(network.attributes)},'
+    yield f'{{"directed": true, "multigraph": true, "graph": {encode(network.attributes)},'
     yield '"nodes": ['
     yield from _separated({"id": key} | attributes for key, attributes in network.vertices)
     yield '], "edges": ['
@@ -36,6 +38,6 @@ def _separated(records: Iterable[dict[str, Any]]) -> Iterator[str]:
     for record in records:
         if before:
             yield before + ","
-        before = json.dumps(record)
+        before = encode(record)
     if before:
         yield before

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -28,7 +27,10 @@ GRAPH_COLUMNS = [
     *("model", "name", "source", "kind", "weights", "params", "params_trainable", "weight_bytes"),
     *("cost_batch_size", "cost_dimension", "macs", "flops", "peak_activation_bytes", "export_model_version"),
 ]
+LISTS = (list, tuple)
 KINDS = {pa.int64(): "long", pa.float64(): "double", pa.bool_(): "boolean"}
+
+encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def kinds(schema: pa.Schema, names: Iterable[str]) -> dict[str, str]:
@@ -105,9 +107,10 @@ def node_arcs(rows: Callable[[], Iterable[Row]]) -> Iterator[Arc]:
 
 
 def _plain(row: Row, names: Iterable[str]) -> Attributes:
-    return {name: plain(row[name]) for name in names if row.get(name) is not None}
-
-
-def plain(value: Any) -> Any:
     """Lists, of any depth, as JSON text; the rest as it is."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple) else value
+    found = {}
+    for name in names:
+        value = row.get(name)
+        if value is not None:
+            found[name] = encode(value) if isinstance(value, LISTS) else value
+    return found
