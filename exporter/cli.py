@@ -34,6 +34,7 @@ Commands:
   query SQL         ask the tables of all exports; query --example lists questions
   inspect TARGET    show the layers of a model, or statistics of its weights
   diff A B          say what is different between two models
+  summary SOURCE    show what a model consists of, on one screen
 
 \b
 Exit status, that of the first SOURCE that failed:
@@ -55,6 +56,7 @@ COMMANDS = {
     "diff": "exporter.commands.diff",
     "inspect": "exporter.commands.inspect",
     "query": "exporter.commands.query",
+    "summary": "exporter.commands.summary",
 }
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -24,9 +24,17 @@ SETTLING_SECONDS = 0.5
 
 def say(text: str, *, err: bool = True, **style: Any) -> None:
     """Print a line that no terminal and no encoding trips over; `style` is that of `click.style`."""
+    say_parts([(text, style)], err=err)
+
+
+def say_parts(parts: Iterable[tuple[str, Mapping[str, Any]]], *, err: bool = True) -> None:
+    """A line of texts with a style each. Without a terminal, or with NO_COLOR (no-color.org), there are no colours."""
     encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
-    encodable = printable(text).encode(encoding, "replace").decode(encoding)
-    click.echo(click.style(encodable, **style) if style else encodable, err=err)
+    line = []
+    for text, style in parts:
+        encodable = printable(text).encode(encoding, "replace").decode(encoding)
+        line.append(click.style(encodable, **style) if style else encodable)
+    click.echo("".join(line), err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def printable(text: str) -> str:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 from exporter import console, plan
+from exporter.commands.exported import exported
 from exporter.commands.rows import aligned, csv_line, plain
 from exporter.commands.suspicions import Row, suspicions
 from exporter.errors import SourceError, UsageError
 from exporter.memory import format_bytes
-from exporter.session import Run, export_aside
+from exporter.session import Run
 
 FORMATS = ("table", "json", "csv")
 BARS = " ▁▂▃▄▅▆▇█"
@@ -63,7 +62,7 @@ def command(
         formats=("parquet",), weights=weights, stats=stats, verify=False, trust_code=trust_code
     )
     display = console.choose_display(quiet=quiet or style != "table", verbose=False, debug=debug)
-    with _folder(run, target, options, display) as folder:
+    with exported(run, target, options, display, needs="tensors.parquet") as folder:
         rows = _tensors(folder) if stats else _layers(folder)
     findings = suspicions(rows, None if everything or style != "table" else top) if stats else []
     shown = rows if everything else _largest(rows, "nbytes" if stats else "params", top)
@@ -73,19 +72,6 @@ def command(
     else:
         console.say(_as_json(shown, findings) if style == "json" else _as_csv(shown), err=False)
     return 0
-
-
-@contextmanager
-def _folder(run: Run, target: str, options: plan.ExportOptions, display: console.Display) -> Iterator[Path]:
-    """The export to look at; one of a source is made now and removed afterwards. Raises ExportError."""
-    if Path(target, "tensors.parquet").exists():
-        yield Path(target)
-        return
-    if Path(target, "manifest.json").exists():
-        hint = "export it again with --to parquet --stats"
-        raise UsageError("cannot be inspected", where=target, why="this export has no tensors.parquet", hint=hint)
-    with tempfile.TemporaryDirectory(prefix="export-model-inspect-", ignore_cleanup_errors=True) as place:
-        yield export_aside(run, display, options, target, Path(place))
 
 
 def _read(path: Path, keys: Sequence[str]) -> list[Row]:

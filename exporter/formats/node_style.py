@@ -19,6 +19,10 @@ INK = "#1b1b1b"
 FAINT_INK = "#555555"
 # A nested model's configuration can be megabytes of JSON, and nothing of it is shown.
 LONGEST_CONFIG = 20_000
+# What `trait` looks at.
+TRAIT_SETTINGS = frozenset(
+    {"kernel_size", "pool_size", "strides", "dilation_rate", "num_heads", "activation", "recurrent_activation"}
+)
 # In a chain these are not what the box is about.
 FOLLOWED_BY = {"normalisation", "activation", "dropout", "shape"}
 
