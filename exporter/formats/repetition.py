@@ -9,7 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
+from operator import eq
 
 from exporter.records import Layer
 
@@ -60,7 +61,9 @@ def folded(units: list[Unit], token: Tokens) -> list[Unit]:
     for period in range(1, LONGEST_PERIOD + 1):
         if 2 * period > len(units):
             break
-        units = list(fold_period(units, token, period))
+        tokens = [unit.token for unit in units]
+        if any(map(eq, tokens, islice(tokens, period, None))):
+            units = list(fold_period(units, token, period))
     return units
 
 
