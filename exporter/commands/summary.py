@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import click
 
 from exporter import console, plan
+from exporter.commands.columns import Layout
 from exporter.commands.exported import exported
-from exporter.commands.outline import Layout, fitted
 from exporter.formats.block_tree import block_tree, summed
 from exporter.formats.node_style import TRAIT_SETTINGS, amount
+from exporter.formats.outline import fitted
 from exporter.memory import format_bytes
 from exporter.reading.stored_model import StoredModel, read_model
 from exporter.session import Run

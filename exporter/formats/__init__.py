@@ -66,6 +66,13 @@ FORMATS: dict[str, Format] = {
             "the network of layers as node-link JSON, for NetworkX and D3",
             needs=frozenset({COSTS}),
         ),
+        Format(
+            "markdown",
+            "exporter.formats.model_card",
+            ("model.md",),
+            "totals, blocks and a Mermaid graph, for pull requests and model cards",
+            needs=frozenset({COSTS}),
+        ),
     )
 }
 
