@@ -132,7 +132,7 @@ def _own(layer: Layer) -> Sums:
 
 def _shortened(name: str, prefix: str) -> str:
     """Without the words that the enclosing block says."""
-    return name.removeprefix(prefix).lstrip("_-./ ") or name
+    return (prefix and name.removeprefix(prefix).lstrip("_-./ ")) or name
 
 
 def _span(block: Block) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from exporter.formats.blocks import Folder
 from exporter.formats.dot_labels import clean
-from exporter.formats.node_style import FOLLOWED_BY, STYLES, kind, label, output_text, shape_text, shortened
+from exporter.formats.node_style import FOLLOWED_BY, INK, STYLES, kind, label, output_text, shape_text, shortened
 from exporter.formats.repetition import Block, Node, Part, layers_of
 from exporter.formats.sketch import Arrow, Box, Sketch, Wiring, end_name, is_framed, laid_out, stubbed, title
 from exporter.records import ModelGraph
@@ -21,9 +21,11 @@ LONGEST_TEXT, MOST_EDGES = 50_000, 500
 MOST_BOXES = 60
 FEWEST_BOXES = 8
 LONGEST_NAME = 40
+# Fill and border of blocks.
+FRAMES = {"block": ("#fcfcfc", "#8c8c8c"), "repeated": ("#f3f8fe", "#1f5fa8")}
 # Signs that may stand for themselves in a quoted label. All others could begin an entity (`#`), a directive (`%%{`), a
-# formula (`$$`), Markdown or HTML.
-SAFE = set(" .,:/()+=?-×…·→↩_")
+# formula (`$$`), an icon (`fa:`), Markdown or HTML.
+SAFE = set(" .,/()+=?-×…·→↩_")
 
 
 def flowchart(graph: ModelGraph) -> list[str]:
@@ -69,30 +71,34 @@ def _closed(part: Part, opened: set[int]) -> Part:
 def lines(drawing: Sketch) -> Iterator[str]:
     yield "flowchart TD"
     number = 0
+    classes: dict[str, list[str]] = {}
     for part in drawing.parts:
-        number = yield from _part(drawing, part, number)
+        number = yield from _part(drawing, part, number, classes)
     for place, arrow in enumerate(drawing.arrows):
         yield from _arrow(place, arrow)
-    kinds: dict[str, list[str]] = {}
     for box in drawing.boxes:
-        kinds.setdefault(_kind(box), []).append(f"n{box.number}")
-    for name, members in kinds.items():
-        style = STYLES[name]
-        yield f"classDef {name} fill:{style.fill},stroke:{style.border},color:#1b1b1b"
+        classes.setdefault(_kind(box), []).append(f"n{box.number}")
+    for name, members in classes.items():
+        fill, border = FRAMES[name] if name in FRAMES else (STYLES[name].fill, STYLES[name].border)
+        yield f"classDef {name} fill:{fill},stroke:{border},color:{INK}"
         yield f"class {','.join(members)} {name}"
 
 
-def _part(drawing: Sketch, part: Part, number: int, depth: int = 0) -> Generator[str, None, int]:
-    """The boxes of a part, inside their frames; returns the number of the next box."""
+def _part(
+    drawing: Sketch, part: Part, number: int, classes: dict[str, list[str]], depth: int = 0
+) -> Generator[str, None, int]:
+    """The boxes of a part, inside their frames, whose classes are noted; returns the number of the next box."""
     if not isinstance(part, Block) or part.closed:
         yield f"n{number}[{quoted(_box_text(drawing.boxes[number]))}]"
         return number + 1
     framed = is_framed(part)
     if framed:
         times = f" ×{part.times}" if part.times > 1 else ""
-        yield f"subgraph b{number}_{depth}[{quoted([shortened(title(part), 60) + times])}]"
+        name = f"b{number}_{depth}"
+        classes.setdefault("repeated" if part.times > 1 else "block", []).append(name)
+        yield f"subgraph {name}[{quoted([shortened(title(part), 60) + times])}]"
     for inner in part.parts:
-        number = yield from _part(drawing, inner, number, depth + 1)
+        number = yield from _part(drawing, inner, number, classes, depth + 1)
     if framed:
         yield "end"
     return number
@@ -108,7 +114,7 @@ def _box_text(box: Box) -> list[str]:
         return [shortened(name, LONGEST_NAME) + times, f"{len(rows)} layers", output_text([rows[-1]])]
     firsts = [row[0] for row in part.rows]
     head = next((layer for layer in firsts if kind(layer) not in FOLLOWED_BY), firsts[0])
-    name = head.name.removeprefix(box.prefix).lstrip("_-./ ") or head.name
+    name = (box.prefix and head.name.removeprefix(box.prefix).lstrip("_-./ ")) or head.name
     times = _badge(box)
     return [shortened(name, LONGEST_NAME) + times, " + ".join(map(label, firsts)), output_text(part.rows[-1])]
 
