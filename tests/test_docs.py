@@ -19,7 +19,9 @@ from exporter.schema import SCHEMAS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-QUERYING = (ROOT / "docs" / "querying.md").read_text(encoding="utf-8")
+QUERYING, NETWORKS, SUMMARY = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("querying", "networkx", "summary")
+)
 
 
 def blocks(language: str, page: str = README) -> list[str]:
@@ -63,6 +65,45 @@ def test_recipes_for_queries_run(block: str, exported: Path) -> None:
 def test_commands_for_queries_run(arguments: list[str], exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(exported)
     assert cli.main(arguments) == 0
+
+
+SUMMARIES = [words for words in commands(SUMMARY) if words[0] == "summary"]
+
+
+@pytest.mark.parametrize("arguments", SUMMARIES, ids=" ".join)
+def test_summaries_run(
+    arguments: list[str], exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(exported)
+    assert cli.main(arguments) == 0
+    assert "44,707,176 parameters" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_the_pages_of_networks_and_of_markdown_show_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in [words for page in (SUMMARY, NETWORKS) for words in commands(page) if words[0] != "summary"]:
+        assert cli.main([*arguments, "--weights", "random", "--no-verify", "--force"]) == 0, arguments
+    command = [
+        sys.executable,
+        "-m",
+        "exporter",
+        "resnet101",
+        "--to",
+        "onnx,parquet",
+        "--weights",
+        "random",
+        "--no-verify",
+    ]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    capfd.readouterr()
+    for block in blocks("python", NETWORKS):
+        subprocess.run([sys.executable, "-c", block], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    printed = capfd.readouterr().out
+    assert "MultiDiGraph named 'resnet101' with 347 nodes and 379 edges" in printed
+    assert "Conv2D" in printed
 
 
 def test_every_question_is_in_the_page_of_queries() -> None:

@@ -110,7 +110,7 @@ def inside(entries: tuple[Entry, ...]) -> Iterator[Entry]:
 def test_a_nested_model_is_a_branch_and_its_blocks_fold(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = summary(capsys, folder, "--width", "100")
     assert lines[0] == "net: 25 layers from net.keras, weights: from the archive"
-    names = [re.split(r"\s{2,}", line)[0] for line in lines]
+    names = [re.split(r"(?<=\S)\s{2,}", line)[0] for line in lines]
     assert names[2:7] == ["picture", "body", "├─ image", "└─ block0 … block4 ×5", "   ├─ conv"]
     (row,) = (line for line in lines if line.startswith("body"))
     body = residual_network(5).get_layer("body").count_params()

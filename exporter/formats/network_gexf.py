@@ -36,12 +36,12 @@ def lines(network: Network) -> Iterator[str]:
     yield "<nodes>"
     for key, attributes in network.vertices:
         label = attribute(attributes.pop("label"))
-        yield f"<node id={attribute(key)} label={label}>{_values('n', attributes)}</node>"
+        yield f"<node id={attribute(key)} label={label}>{_values(attributes)}</node>"
     yield "</nodes>"
     yield "<edges>"
     for source, target, number, attributes in network.arcs:
         ends = f"source={attribute(source)} target={attribute(target)}"
-        yield f'<edge id="{number}" {ends}>{_values("e", {EDGE_KEY: number} | attributes)}</edge>'
+        yield f'<edge id="{number}" {ends}>{_values({EDGE_KEY: number} | attributes)}</edge>'
     yield "</edges>"
     yield "</graph>"
     yield "</gexf>"
@@ -50,10 +50,10 @@ def lines(network: Network) -> Iterator[str]:
 def _declared(part: str, kinds: Mapping[str, str]) -> Iterator[str]:
     yield f'<attributes class="{part}" mode="static">'
     for name, kind in kinds.items():
-        yield f'<attribute id="{part[0]}_{name}" title="{name}" type="{kind}"/>'
+        yield f'<attribute id="{name}" title="{name}" type="{kind}"/>'
     yield "</attributes>"
 
 
-def _values(prefix: str, attributes: Attributes) -> str:
-    values = (f'<attvalue for="{prefix}_{name}" value={attribute(value)}/>' for name, value in attributes.items())
+def _values(attributes: Attributes) -> str:
+    values = (f'<attvalue for="{name}" value={attribute(value)}/>' for name, value in attributes.items())
     return f"<attvalues>{''.join(values)}</attvalues>"
