@@ -31,7 +31,7 @@ FLOORS: list[dict[str, list[str]]] = [
     {"verification": ["verification*", "comparison"], "readers": ["readers"]},
     {"sources": ["sources"], "formats": ["formats"]},
     {"networks": ["networks"]},
-    {"reading": ["reading"]},
+    {"stored": ["stored"]},
     {
         "files": ["files"],
         "memory": ["memory"],

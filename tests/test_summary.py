@@ -25,8 +25,8 @@ from exporter.formats import layer_table
 from exporter.formats.block_tree import Entry, Sums, block_tree, summed
 from exporter.formats.node_style import TRAIT_SETTINGS
 from exporter.formats.outline import Line, fitted
-from exporter.reading.stored_model import read_model
 from exporter.records import Layer, Material
+from exporter.stored.model import read_model
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 

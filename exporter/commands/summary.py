@@ -15,8 +15,8 @@ from exporter.formats.block_tree import block_tree, summed
 from exporter.formats.node_style import TRAIT_SETTINGS, amount
 from exporter.formats.outline import fitted
 from exporter.memory import format_bytes
-from exporter.reading.stored_model import StoredModel, read_model
 from exporter.session import Run
+from exporter.stored.model import StoredModel, read_model
 
 # Of a pipe or a file, which have no size.
 PAGE_WIDTH, PAGE_LINES = 100, 50

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from exporter.reading.tables import Row as Row
-from exporter.reading.tables import rows
+from exporter.stored.tables import Row as Row
+from exporter.stored.tables import rows
 
 # Where a nested model keeps its layers: each of them has a row of its own.
 INNER_LAYERS = ("layers", "input_layers", "output_layers", "build_config", "build_input_shape")

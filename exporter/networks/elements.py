@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from exporter.reading.tables import Row
 from exporter.schema import EDGES, LAYERS, MODELS, NODES
+from exporter.stored.tables import Row
 
 Attributes = dict[str, str | int | float | bool]
 # Key and attributes; source, target, number and attributes. The number is that of the edge in the whole network.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import UsageError
 from exporter.networks.elements import LEVELS, graph_attributes, layer_arcs, node_arcs, vertices
-from exporter.reading.tables import rows
+from exporter.stored.tables import rows
 
 if TYPE_CHECKING:
     import networkx

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from exporter.files import read_manifest
-from exporter.reading.tables import Row, rows
 from exporter.records import Cost, Edge, Layer, LayerCosts, ModelGraph, Shape, TensorSpec, Weight
 from exporter.schema import LAYERS
+from exporter.stored.tables import Row, rows
 
 LAYER_COLUMNS = {column.name for column in LAYERS} - {"model", "onnx_nodes"}
 # A nested model's configuration can be megabytes of JSON; its layers have rows of their own.
