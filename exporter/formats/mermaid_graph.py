@@ -13,7 +13,7 @@ from dataclasses import replace
 from exporter.formats.blocks import Folder
 from exporter.formats.dot_labels import clean
 from exporter.formats.node_style import FOLLOWED_BY, INK, STYLES, kind, label, output_text, shape_text, shortened
-from exporter.formats.repetition import Block, Node, Part, layers_of
+from exporter.formats.repetition import Block, Node, Part, layers_of, numbered
 from exporter.formats.sketch import Arrow, Box, Sketch, Wiring, end_name, is_framed, laid_out, stubbed, title
 from exporter.records import ModelGraph
 
@@ -109,7 +109,9 @@ def _box_text(box: Box) -> list[str]:
     part = box.part
     if isinstance(part, Block):
         rows = list(layers_of(part))
-        name = title(part) or f"{end_name(part, 0)} … {end_name(part, -1)}"
+        ends = f"{end_name(part, 0)} … {end_name(part, -1)}"
+        # Stages of one long row of layers have names that say nothing, such as `dense`.
+        name = title(part) if part.times > 1 or part.models or numbered(title(part)) else ends
         times = f" ×{part.times}" if part.times > 1 else ""
         return [shortened(name, LONGEST_NAME) + times, f"{len(rows)} layers", output_text([rows[-1]])]
     firsts = [row[0] for row in part.rows]
