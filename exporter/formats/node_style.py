@@ -73,11 +73,11 @@ PADDING = re.compile(r"ZeroPadding")
 
 def kind(layer: Layer) -> str:
     """A key of `STYLES`."""
-    return _kind(layer.class_name)
+    return kind_of_class(layer.class_name)
 
 
-@lru_cache(1024)
-def _kind(class_name: str) -> str:
+@lru_cache(maxsize=1000)
+def kind_of_class(class_name: str) -> str:
     return next((name for name, pattern in COMPILED if pattern.search(class_name)), "other")
 
 
