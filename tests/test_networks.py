@@ -268,6 +268,7 @@ print(json.dumps([before, memory.peak_rss_bytes()]))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_hundred_thousand_layers_and_a_million_edges(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CODE, "100000", "1000000"]
     before, after = json.loads(subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.PIPE).stdout)
