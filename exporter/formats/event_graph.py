@@ -55,8 +55,7 @@ class EventNames:
 
 def part(name: str) -> str:
     """A name of one node or scope. Letters of all languages stay, spaces and signs become `_`."""
-    plain = name.replace(" … ", "..").replace("×", "x")
-    return clipped(UNSAFE.sub("_", plain), LONGEST_PART).strip("_") or "_"
+    return clipped(UNSAFE.sub("_", name), LONGEST_PART).strip("_") or "_"
 
 
 def clipped(text: str, nbytes: int) -> str:

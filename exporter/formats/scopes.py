@@ -1,7 +1,7 @@
 """Where each layer is in the hierarchy that graph viewers open and close, as a path of names from the outside in.
 
 Nested models are in the path, and so are the blocks of repeated structure that pictures fold: the 22 equal blocks
-after `conv4_block1` of ResNet101 are `conv4_block2 … conv4_block23 ×22`, each in a scope of its own below that.
+after `conv4_block1` of ResNet101 are `conv4_block2..conv4_block23 x22`, each in a scope of its own below that.
 """
 
 from __future__ import annotations
@@ -58,10 +58,7 @@ class Scopes:
             for row in part.rows:
                 self._put(row, scopes)
             return
-        if part.models:
-            scopes = self._open(part, scopes)
-        else:
-            scopes = self._block(part, scopes)
+        scopes = self._open(part, scopes) if part.models else self._block(part, scopes)
         for inner in part.parts:
             self._place(inner, scopes)
 
@@ -83,7 +80,7 @@ class Scopes:
         self._names[scope].update(layer.name for layer in self.hierarchy.children.get(parent, ()))
 
     def _block(self, block: Block, scopes: Sequence[Scope]) -> list[Scope]:
-        """The scopes of all copies of a block. One block without a name is not in the path, nor is a copy of one layer."""
+        """The scopes of all copies of a block. A block without a name is not in the path, nor is a copy of one layer."""
         times = block.times
         names = _names(block, len(scopes) * times)
         if times == 1:
@@ -109,7 +106,7 @@ class Scopes:
         """Layers inside of layers that have no graph; the row of what is around them is before theirs."""
         for layer in graph.layers:
             if layer.namespace not in self.outside:
-                parent = self.hierarchy.by_name[layer.parent] if layer.parent in self.hierarchy.by_name else None
+                parent = None if layer.parent is None else self.hierarchy.by_name.get(layer.parent)
                 self.outside[layer.namespace] = self.inside(parent) if parent else ()
                 if parent:
                     self.groups[self.inside(parent)] = Group(parent)
@@ -125,6 +122,6 @@ def _names(block: Block, copies: int) -> list[str]:
 
 
 def _title(names: Sequence[str]) -> str:
-    """`block2 … block23 ×22`; `×22` for blocks without names."""
+    """`block2..block23 x22`, `x22` for blocks without names; Model Explorer's font has neither `…` nor `×`."""
     first, last = names[0], names[-1]
-    return f"{first} … {last} ×{len(names)}" if first and last and first != last else f"{first} ×{len(names)}".lstrip()
+    return f"{first}..{last} x{len(names)}" if first and last and first != last else f"{first} x{len(names)}".lstrip()

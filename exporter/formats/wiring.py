@@ -58,7 +58,7 @@ class Wiring:
         return Link(layer.namespace, output, edge.shape, edge.dtype)
 
     def _exit(self, model: Layer, output: int, edge: Edge) -> Layer:
-        """The layer inside a nested model that makes an output: one whose own output nothing in there uses, if one fits.
+        """The layer inside a nested model that makes an output: if one fits, one whose output nothing in there uses.
 
         The features that a backbone delivers beside its last output are used inside, too: the last layer that fits.
         """
