@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from exporter.formats.node_style import settings, trait
 from exporter.formats.scopes import Scope, Scopes
@@ -24,8 +24,9 @@ UNKNOWN = Cost(None, None, None, None)
 
 @dataclass(frozen=True, slots=True)
 class BoardNode:
-    """`key` is unique in its graph, `name` short. `facts` has what is known, in the order to be shown.
+    """`key` is unique in its graph, `name` short, `label` what equal nodes have in common where that is not the name.
 
+    `layer` is the layer that this is or belongs to, `onnx` the node of the ONNX file that this is.
     `params` counts the elements of the weights that this node is the first to use, `weights` names all it uses.
     """
 
@@ -35,11 +36,12 @@ class BoardNode:
     op: str
     links: tuple[Link, ...]
     outputs: tuple[TensorSpec, ...]
-    facts: Mapping[str, Fact] = field(default_factory=dict)
+    layer: Layer | None = None
+    onnx: OnnxNode | None = None
+    cost: Cost = UNKNOWN
     params: int | None = None
-    macs: int | None = None
-    activation_bytes: int | None = None
     weights: tuple[str, ...] = ()
+    label: str = ""
 
 
 class Unique:
@@ -74,7 +76,6 @@ class LayerBoard:
                 yield self._node(layer, scope)
 
     def _node(self, layer: Layer, scope: Scope) -> BoardNode:
-        cost = self._costs.get(layer.namespace, UNKNOWN)
         return BoardNode(
             # The outermost model has a row without a namespace when it holds weights itself.
             key=layer.namespace or f"{layer.name} (model)",
@@ -83,10 +84,9 @@ class LayerBoard:
             op=layer.class_name,
             links=tuple(self._wiring.into.get(layer.namespace, ())),
             outputs=layer.outputs or (),
-            facts=layer_facts(layer) | cost_facts(cost) | setting_facts(layer),
+            layer=layer,
+            cost=self._costs.get(layer.namespace, UNKNOWN),
             params=layer.params,
-            macs=cost.macs,
-            activation_bytes=cost.activation_bytes,
             weights=self._weights.get(layer.namespace, ()),
         )
 
@@ -118,11 +118,10 @@ class NodeBoard:
             yield BoardNode(key, spec.name, (), "Output", tuple(self._links([spec.name])), ())
 
     def _node(self, place: int, node: OnnxNode, params: int) -> BoardNode:
-        layer = self._scopes.hierarchy.by_name.get(node.layer or "")
-        around = node.layer if layer and node.layer else node.namespace
-        scope = self._scopes.inside(layer) if layer and node.layer else tuple(filter(None, node.namespace.split("/")))
+        layer = self._scopes.hierarchy.by_name.get(node.layer) if node.layer else None
+        around = layer.namespace if layer else node.namespace
+        scope = self._scopes.inside(layer) if layer else tuple(filter(None, node.namespace.split("/")))
         *inner, name = filter(None, (self._keys[place].removeprefix(f"{around}/") or node.op_type).split("/"))
-        cost = node.cost or UNKNOWN
         shapes = zip(node.outputs, node.output_shapes, node.output_dtypes, strict=True)
         return BoardNode(
             key=self._keys[place],
@@ -131,10 +130,11 @@ class NodeBoard:
             op=node.op_type,
             links=tuple(self._links(node.inputs)),
             outputs=tuple(TensorSpec(*output) for output in shapes),
-            facts=node_facts(node, layer) | cost_facts(cost),
+            layer=layer,
+            onnx=node,
+            cost=node.cost or UNKNOWN,
             params=params,
-            macs=cost.macs,
-            activation_bytes=cost.activation_bytes,
+            label=node.op_type,
             weights=tuple(weight for name in node.inputs for weight in self._initializers.get(name, (0, ()))[1]),
         )
 
@@ -169,22 +169,32 @@ def weights_of_initializers(material: Material) -> dict[str, tuple[int, tuple[st
     return {initializer: (elements[initializer], tuple(found)) for initializer, found in names.items()}
 
 
+def facts(node: BoardNode) -> dict[str, Fact]:
+    """What is known about a node, in the order to be shown."""
+    known: dict[str, Fact] = {}
+    if node.onnx:
+        known = node_facts(node.onnx, node.layer)
+    elif node.layer:
+        known = layer_facts(node.layer)
+    return known | cost_facts(node.cost)
+
+
 def layer_facts(layer: Layer) -> dict[str, Fact]:
-    facts: dict[str, Fact] = {
+    known: dict[str, Fact] = {
         "class": layer.class_name,
         "kind": trait(layer),
         "layer": layer.namespace,
         "parameters": layer.params_total,
         "trainable": "yes" if layer.trainable else "no",
     }
-    return facts | ({"calls": layer.calls} if layer.calls != 1 else {})
+    return known | ({"calls": layer.calls} if layer.calls != 1 else {})
 
 
 def node_facts(node: OnnxNode, layer: Layer | None) -> dict[str, Fact]:
-    facts: dict[str, Fact] = {"op": f"{node.domain}.{node.op_type}" if node.domain else node.op_type}
-    if layer and node.layer:
-        facts |= {"layer": node.layer, "layer class": layer.class_name, "layer found by": node.match_kind}
-    return facts
+    known: dict[str, Fact] = {"op": f"{node.domain}.{node.op_type}" if node.domain else node.op_type}
+    if layer:
+        known |= {"layer": layer.namespace, "layer class": layer.class_name, "layer found by": node.match_kind}
+    return known
 
 
 def cost_facts(cost: Cost) -> dict[str, Fact]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from tensorboard.compat.proto.attr_value_pb2 import AttrValue
 from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
-from exporter.formats.board_nodes import BoardNode, Fact, Unique
+from exporter.formats.board_nodes import BoardNode, Fact, Unique, facts
 from exporter.formats.event_records import field_head
 from exporter.formats.scopes import Scope
 from exporter.records import TensorSpec
@@ -26,6 +26,7 @@ MOST_OUTPUTS, MOST_DIMENSIONS = 4, 8
 # end of a text or an escape.
 UNSAFE = re.compile(r"[^\w.\-]+")
 NODE = 1
+TO_JSON = json.JSONEncoder(separators=(",", ":")).encode
 # As the backend of TensorBoard reads it (`keras_util.keras_model_to_graph_def`): nested models are not needed, because
 # names may be paths.
 MODEL_HEAD, MODEL_TAIL = b'{"class_name":"Functional","config":{"name":"","layers":[', b"]}}"
@@ -79,7 +80,7 @@ def node_def(node: BoardNode, names: EventNames) -> NodeDef:
     for link in node.links:
         if link.source in names:
             found.input.append(f"{names[link.source]}:{link.output}" if link.output else names[link.source])
-    for key, value in shown(node.facts).items():
+    for key, value in shown(facts(node)).items():
         found.attr[key].CopyFrom(AttrValue(i=value) if isinstance(value, int) else AttrValue(s=value.encode()))
     if node.outputs:
         found.attr["dtype"].s = clipped(node.outputs[0].dtype or "unknown", LONGEST_TEXT).encode()
@@ -88,14 +89,12 @@ def node_def(node: BoardNode, names: EventNames) -> NodeDef:
     return found
 
 
-def shown(facts: Mapping[str, Fact]) -> dict[str, Fact]:
-    """The facts that go into the file, without a layer's settings; TensorBoard takes numbers of 64 bits."""
-    found: dict[str, Fact] = {}
-    for key, value in facts.items():
-        if not key.startswith("settings: "):
-            fits = isinstance(value, int) and value.bit_length() < 64
-            found[key] = value if fits else clipped(str(value), LONGEST_TEXT)
-    return found
+def shown(known: Mapping[str, Fact]) -> dict[str, Fact]:
+    """The facts as they go into the file, which takes numbers of 64 bits."""
+    return {
+        key: value if isinstance(value, int) and value.bit_length() < 64 else clipped(str(value), LONGEST_TEXT)
+        for key, value in known.items()
+    }
 
 
 def add_shape(attribute: AttrValue, spec: TensorSpec) -> None:
@@ -108,8 +107,7 @@ def model_pieces(nodes: Iterable[BoardNode], names: EventNames) -> Iterator[byte
     """The JSON of a Keras model, layer by layer."""
     yield MODEL_HEAD
     for place, node in enumerate(nodes):
-        text = json.dumps(layer_json(node, names), separators=(",", ":"))
-        yield ("," if place else "").encode() + text.encode()
+        yield ("," if place else "").encode() + TO_JSON(layer_json(node, names)).encode()
     yield MODEL_TAIL
 
 

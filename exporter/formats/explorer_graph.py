@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.files import write_lines
-from exporter.formats.board_nodes import BoardNode, LayerBoard, NodeBoard, layer_facts
+from exporter.formats.board_nodes import BoardNode, Fact, LayerBoard, NodeBoard, facts, layer_facts, setting_facts
 from exporter.formats.node_style import shortened
 from exporter.formats.scopes import Group, Scope, Scopes
 from exporter.formats.weight_health import verdict
@@ -24,14 +24,16 @@ HEALTH_FILE = "explorer_weight_health.json"
 # What numbers there are of each node, by the file that they go into; Model Explorer shows the file's name.
 NUMBERS: dict[str, Callable[[BoardNode], int | None]] = {
     "explorer_parameters.json": lambda node: node.params,
-    "explorer_macs.json": lambda node: node.macs,
-    "explorer_activation_bytes.json": lambda node: node.activation_bytes,
+    "explorer_macs.json": lambda node: node.cost.macs,
+    "explorer_activation_bytes.json": lambda node: node.cost.activation_bytes,
 }
 # From the smallest number to the largest: the third is one that stands out from most.
 GRADIENT = [{"stop": 0, "bgColor": "#ffffff"}, {"stop": 0.25, "bgColor": "#bcd9f5"}, {"stop": 1, "bgColor": "#3f8edb"}]
 LONGEST_VALUE = 200
 # Model Explorer parts a namespace at `/`, and takes only what is after `;`.
 SEPARATORS = re.compile(r"[/;]")
+# JSON in ASCII, because names may hold what is no valid Unicode; one encoder for all, because making one takes time.
+text = json.JSONEncoder(separators=(",", ":")).encode
 
 # The identifiers of the graphs, which node data refers to, with their nodes.
 Boards = Mapping[str, Iterable[BoardNode]]
@@ -66,17 +68,12 @@ def separated(items: Iterable[Any]) -> Iterator[str]:
         yield ("," if place else "") + text(item)
 
 
-def text(data: Any) -> str:
-    """JSON in ASCII, because names may hold what is no valid Unicode."""
-    return json.dumps(data, separators=(",", ":"))
-
-
 def graph_node(node: BoardNode) -> dict[str, Any]:
     return {
         "id": node.key,
-        "label": node.name or node.op,
+        "label": node.label or node.name or node.op,
         "namespace": namespace(node.scope),
-        "attrs": attributes(node.facts),
+        "attrs": attributes(facts(node) | ({} if node.onnx or not node.layer else setting_facts(node.layer))),
         "incomingEdges": [
             {"sourceNodeId": link.source, "sourceNodeOutputId": str(link.output), "targetNodeInputId": str(place)}
             for place, link in enumerate(node.links)
@@ -91,8 +88,8 @@ def namespace(scope: Scope) -> str:
     return "/".join(SEPARATORS.sub("_", name) or "_" for name in scope)
 
 
-def attributes(facts: Mapping[str, Any]) -> list[dict[str, str]]:
-    return [{"key": key, "value": value_text(value)} for key, value in facts.items()]
+def attributes(known: Mapping[str, Fact]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value_text(value)} for key, value in known.items()]
 
 
 def value_text(value: Any) -> str:
@@ -117,7 +114,7 @@ def group_attributes(material: Material, scopes: Scopes) -> dict[str, dict[str, 
         model |= {"MACs": costs.macs, "FLOPs": costs.flops, "costs are for a batch of": costs.batch_size}
     found = {namespace(scope): group_facts(group) for scope, group in scopes.groups.items()}
     found[""] = model
-    return {name: {key: value_text(value) for key, value in facts.items() if value} for name, facts in found.items()}
+    return {name: {key: value_text(value) for key, value in known.items() if value} for name, known in found.items()}
 
 
 def group_facts(group: Group) -> dict[str, Any]:

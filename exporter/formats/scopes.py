@@ -80,7 +80,7 @@ class Scopes:
         self._names[scope].update(layer.name for layer in self.hierarchy.children.get(parent, ()))
 
     def _block(self, block: Block, scopes: Sequence[Scope]) -> list[Scope]:
-        """The scopes of all copies of a block. A block without a name is not in the path, nor is a copy of one layer."""
+        """The scopes of all copies of a block. A nameless block is not in the path, nor is a copy of one layer."""
         times = block.times
         names = _names(block, len(scopes) * times)
         if times == 1:
