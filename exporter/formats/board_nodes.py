@@ -6,6 +6,7 @@ in neither; what they are and cost stands at the node that uses them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -158,10 +159,15 @@ def weights_of_layers(weights: Iterable[Weight]) -> dict[str, tuple[str, ...]]:
 
 
 def weights_of_initializers(material: Material) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """By the name of each initializer made from weights: how many elements it has, and of which weights it is made."""
+    """By the name of each initializer made from weights: how many elements it has, and of which weights it is made.
+
+    In a source that is an ONNX file itself, weights go by the names of their initializers.
+    """
+    if material.stored is None:
+        return {weight.name: (math.prod(weight.shape), (weight.name,)) for weight in material.graph.weights}
     elements: dict[str, int] = {}
     names: dict[str, list[str]] = defaultdict(list)
-    for stored in material.stored or ():
+    for stored in material.stored:
         # The first number in a type's name is its number of bits: `bfloat16`, `float8_e4m3fn`, `int4`; not in `bool`.
         bits = re.search(r"\d+", stored.dtype)
         elements[stored.initializer] = stored.data_nbytes * 8 // int(bits[0] if bits else 8)
