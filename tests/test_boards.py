@@ -100,7 +100,7 @@ def node_data(path: Path) -> dict[str, dict[str, Any]]:
     for name, data in json.loads(path.read_text()).items():
         # A verdict is a text, which the type of `value` leaves out and the page shows all the same.
         read = dacite.from_dict(types.GraphNodeData, data, dacite.Config(strict=True, check_types=False))
-        found[name] = {key: result["value"] for key, result in read.results.items()}
+        found[name] = {key: result.value for key, result in read.results.items()}
     return found
 
 
@@ -190,16 +190,29 @@ def test_both_graphs_have_every_edge_between_layers(tmp_path: Path, graph: Model
 
 @each_sample
 def test_the_conceptual_graph_is_that_of_the_callback_of_keras(name: str, export: Callable[..., Path]) -> None:
-    """The callback writes `model.to_json()`; the server mixes up the inputs of nested models with several of them."""
+    """The callback writes `model.to_json()`, of which the server understands nested models in part."""
     folder = export(name)
     model = keras.saving.load_model(folder.parent / "model.keras", compile=False)
     theirs = keras_model_to_graph_def(json.loads(model.to_json()))
     ours = conceptual_graph(events(folder / event_file.FILE))
-    assert ends(theirs) <= ends(ours)
     own = {last(node.name) for node in theirs.node}
-    assert {edge for edge in ends(ours) if set(edge) <= own} == ends(theirs)
+    sound = {edge for edge in ends(theirs) if set(edge) <= own}
+    assert sound <= {edge for edge in ends(ours) if set(edge) <= own}
+    if not any(isinstance(layer, keras.Model) for layer in model.layers):
+        assert sound == ends(theirs) == ends(ours)
     classes = {last(node.name): node.attr["keras_class"].s for node in ours.node}
     assert {last(node.name): node.attr["keras_class"].s for node in theirs.node}.items() <= classes.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "edges"),
+    [
+        ("siamese", {("left", "pixels"), ("right", "pixels"), ("global_max_pooling2d", "subtract")}),
+        ("nested_models", {("x", "pixels"), ("pixels", "pixels"), ("head", "input_layer"), ("dense", "re_lu")}),
+    ],
+)
+def test_edges_go_through_nested_models(name: str, edges: set[tuple[str, str]], export: Callable[..., Path]) -> None:
+    assert edges <= ends(conceptual_graph(events(export(name) / event_file.FILE)))
 
 
 @each_sample
@@ -437,9 +450,7 @@ def test_nodes_without_layer_without_name_and_with_equal_names(tmp_path: Path) -
     )
     graph = GRAPHS["tiny"]
     found = op_graph(written(tmp_path, graph, nodes=nodes))
-    assert [n.name for n in found.node] == ["x", "Relu", "b/c/a", "a_1", "x_output"][:5] or [
-        n.name for n in found.node
-    ][1:4] == ["Relu", "b/c/a", "a_1"]
+    assert [node.name for node in found.node] == ["x", "Relu", "b/c/a", "a_1", "x_output"]
     assert {n.attr["op"].s for n in found.node if n.op == "Relu"} == {b"own.domain.Relu"}
     assert len(explorer(tmp_path, graph, nodes=nodes)["onnx"].nodes) == 3 + len(graph.inputs) + len(graph.outputs)
 

@@ -116,7 +116,7 @@ class NodeBoard:
             seen.update(new)
             yield self._node(place, node, sum(self._initializers[name][0] for name in new))
         for key, spec in self._outputs:
-            yield BoardNode(key, spec.name, (), "Output", tuple(self._links([spec.name])), ())
+            yield BoardNode(key, f"{spec.name} (output)", (), "Output", tuple(self._links([spec.name])), ())
 
     def _node(self, place: int, node: OnnxNode, params: int) -> BoardNode:
         layer = self._scopes.hierarchy.by_name.get(node.layer) if node.layer else None
