@@ -42,7 +42,9 @@ def write(material: Material, folder: Path) -> tuple[str, ...]:
     with new_file(folder / FILE) as stream:
         records = RecordStream(stream)
         records.write(Event(wall_time=WALL_TIME, file_version=VERSION).SerializeToString())
-        write_op_graph(records, ops)
+        # Of an empty graph TensorBoard would show nothing, and hide those of other runs behind it.
+        if material.nodes or material.graph.layers:
+            write_op_graph(records, ops)
         if material.graph.layers:
             write_conceptual_graph(records, layers)
         for event in histograms(material):
