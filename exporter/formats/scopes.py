@@ -7,7 +7,7 @@ after `conv4_block1` of ResNet101 are `conv4_block2..conv4_block23 x22`, each in
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from exporter.formats.blocks import Folder
@@ -37,8 +37,9 @@ class Scopes:
         self.groups: dict[Scope, Group] = {}
         self._names: dict[Scope, Counter[str]] = defaultdict(Counter)
         self._reserve((), None)
-        for part in folder.parts():
-            self._place(part, [()])
+        parts = folder.parts()
+        for part in parts:
+            self._place(part, [()], _size(parts))
         self._place_sublayers(graph)
 
     def inside(self, layer: Layer) -> Scope:
@@ -52,15 +53,15 @@ class Scopes:
         has_inside = layer.namespace in self.hierarchy.children
         return self.inside(layer) if has_inside else self.outside[layer.namespace]
 
-    def _place(self, part: Part, scopes: Sequence[Scope]) -> None:
-        """`scopes` has the scope of each copy of the part."""
+    def _place(self, part: Part, scopes: Sequence[Scope], size: int) -> None:
+        """`scopes` has the scope of each copy of the part, `size` the number of layers in each."""
         if isinstance(part, Node):
             for row in part.rows:
                 self._put(row, scopes)
             return
-        scopes = self._open(part, scopes) if part.models else self._block(part, scopes)
+        inside = self._open(part, scopes) if part.models else self._block(part, scopes, size)
         for inner in part.parts:
-            self._place(inner, scopes)
+            self._place(inner, inside, size if inside is scopes else _size(part.parts))
 
     def _put(self, row: Sequence[Layer], scopes: Sequence[Scope]) -> None:
         for place, layer in enumerate(row):
@@ -79,18 +80,19 @@ class Scopes:
         """Blocks must not go by the names of the layers beside them."""
         self._names[scope].update(layer.name for layer in self.hierarchy.children.get(parent, ()))
 
-    def _block(self, block: Block, scopes: Sequence[Scope]) -> list[Scope]:
-        """The scopes of all copies of a block. A nameless block is not in the path, nor is a copy of one layer."""
+    def _block(self, block: Block, scopes: Sequence[Scope], size: int) -> Sequence[Scope]:
+        """The scopes of all copies of a block. Not in the path: a copy of one layer, and most of what is around it."""
         times = block.times
-        names = _names(block, len(scopes) * times)
+        copies = _copies(block, len(scopes) * times)
         if times == 1:
-            return [self._scope(scope, name) if name else scope for scope, name in zip(scopes, names, strict=True)]
-        is_one = sum(1 for _ in rows_of(block)) == 1
+            if not shared_name(copies[0]) and 2 * len(copies[0]) > size:
+                return scopes
+            return [self._scope(scope, _name(names)) for scope, names in zip(scopes, copies, strict=True)]
         found = []
         for place, scope in enumerate(scopes):
-            copies = names[place * times : (place + 1) * times]
-            around = self._scope(scope, _title(copies), Group(times=times))
-            found += [around if is_one else self._scope(around, name or str(n)) for n, name in enumerate(copies, 1)]
+            inside = copies[place * times : (place + 1) * times]
+            around = self._scope(scope, _title(inside), Group(times=times))
+            found += [around if len(names) == 1 else self._scope(around, _name(names)) for names in inside]
         return found
 
     def _scope(self, around: Scope, name: str, group: Group | None = None) -> Scope:
@@ -112,16 +114,25 @@ class Scopes:
                     self.groups[self.inside(parent)] = Group(parent)
 
 
-def _names(block: Block, copies: int) -> list[str]:
-    """What the layers of each copy of a block are called together, empty where their names have nothing in common."""
-    names: list[list[str]] = [[] for _ in range(copies)]
+def _size(parts: Iterable[Part]) -> int:
+    return sum(1 for part in parts for _ in rows_of(part))
+
+
+def _copies(block: Block, number: int) -> list[list[str]]:
+    """The names of the layers in each copy of a block."""
+    names: list[list[str]] = [[] for _ in range(number)]
     for row in rows_of(block):
         for place, layer in enumerate(row):
-            names[place * copies // len(row)].append(layer.name)
-    return [shared_name(found) for found in names]
+            names[place * number // len(row)].append(layer.name)
+    return names
 
 
-def _title(names: Sequence[str]) -> str:
-    """`block2..block23 x22`, `x22` for blocks without names; Model Explorer's font has neither `…` nor `×`."""
-    first, last = names[0], names[-1]
-    return f"{first}..{last} x{len(names)}" if first and last and first != last else f"{first} x{len(names)}".lstrip()
+def _name(names: Sequence[str]) -> str:
+    """What the layers of a block are called together; its first and its last where names have nothing in common."""
+    return shared_name(names) or f"{names[0]}..{names[-1]}"
+
+
+def _title(copies: Sequence[Sequence[str]]) -> str:
+    """`block2..block23 x22`; Model Explorer's font has neither `…` nor `×`."""
+    first, last = shared_name(copies[0]) or copies[0][0], shared_name(copies[-1]) or copies[-1][-1]
+    return f"{first}..{last} x{len(copies)}" if first != last else f"{first} x{len(copies)}"
