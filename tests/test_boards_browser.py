@@ -157,6 +157,7 @@ def test_tensorboard_draws_the_histograms(browser: Browser, tensorboard: str) ->
         lambda: f"histograms are drawn: {browser.evaluate('document.body.innerText')!r}",
         seconds=120,
     )
+    assert browser.strangers() == set()
 
 
 def test_model_explorer_shows_the_graph_and_its_data(browser: Browser, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from exporter.schema import SCHEMAS
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUERYING = (ROOT / "docs" / "querying.md").read_text(encoding="utf-8")
+BOARDS = (ROOT / "docs" / "boards.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str, page: str = README) -> list[str]:
@@ -70,7 +71,7 @@ def test_every_question_is_in_the_page_of_queries() -> None:
     assert dict(listed) == {name: question.text for name, question in QUESTIONS.items()}
 
 
-EXPORTING = [words for words in commands() if words[0] not in cli.COMMANDS]
+EXPORTING = [words for words in [*commands(), *commands(BOARDS)] if words[0] not in cli.COMMANDS]
 LOOKING = [words for words in commands() if words[0] in cli.COMMANDS]
 
 
