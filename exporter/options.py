@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from exporter import memory
 from exporter.errors import UsageError
-from exporter.formats import FORMATS
+from exporter.formats import FORMATS, STATISTICS, needed
 from exporter.records import WEIGHT_CHOICES, Job, Shape
 
 # Up to the newest that both onnx 1.23 and ONNX Runtime 1.32 have released; `tests/test_opsets.py` compares.
@@ -78,7 +78,7 @@ def checked(options: ExportOptions) -> Job:
         trust_code=options.trust_code,
         expand=options.expand,
         layout_seconds=options.layout_seconds,
-        stats=options.stats,
+        stats=options.stats or STATISTICS in needed(formats),
     )
 
 

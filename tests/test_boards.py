@@ -242,9 +242,27 @@ def test_shapes_and_facts_are_attributes_and_weights_are_left_out(export: Callab
 
 
 def test_without_onnx_the_op_graph_is_that_of_layers(export: Callable[..., Path]) -> None:
-    found = op_graph(events(export("residual", "tensorboard") / event_file.FILE))
-    assert {node.op for node in found.node} >= {"InputLayer", "Conv2D", "Add"}
-    assert "Conv" not in {node.op for node in found.node}
+    found = events(export("residual", "tensorboard") / event_file.FILE)
+    ops = {node.op for node in op_graph(found).node}
+    assert ops >= {"InputLayer", "Conv2D", "Add"}
+    assert "Conv" not in ops
+    both = values(events(export("residual") / event_file.FILE), "histograms")
+    sizes = {tag: array[:, 2].sum() for tag, array in both.items()}
+    assert {tag: array[:, 2].sum() for tag, array in values(found, "histograms").items()} == sizes
+
+
+def test_of_an_onnx_file(export: Callable[..., Path], tmp_path: Path) -> None:
+    source = export("residual") / "model.onnx"
+    outcome = export_here(source, tmp_path, formats=("tensorboard", "model-explorer"))
+    found = events(tmp_path / outcome.name / event_file.FILE)
+    kernels = [proto for proto in onnx.load(source).graph.initializer if len(proto.dims) == 4]
+    histograms = values(found, "histograms")
+    assert [histograms[proto.name][:, 2].sum() for proto in kernels] == [math.prod(proto.dims) for proto in kernels]
+    assert {node.op for node in op_graph(found).node} == {
+        node.op for node in op_graph(events(source.with_name(event_file.FILE))).node
+    }
+    parameters = node_data(tmp_path / outcome.name / "explorer_parameters.json")
+    assert sum(parameters["onnx"].values()) == sum(parameters["layers"].values()) > 0
 
 
 def test_histograms_count_the_weights(export: Callable[..., Path]) -> None:
