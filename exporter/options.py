@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import math
 import os
 import re
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from exporter import memory
 from exporter.errors import UsageError
-from exporter.formats import FORMATS
+from exporter.formats import FORMATS, STATISTICS, needed
 from exporter.records import WEIGHT_CHOICES, Job, Shape
 
 # Up to the newest that both onnx 1.23 and ONNX Runtime 1.32 have released; `tests/test_opsets.py` compares.
@@ -77,7 +78,7 @@ def checked(options: ExportOptions) -> Job:
         trust_code=options.trust_code,
         expand=options.expand,
         layout_seconds=options.layout_seconds,
-        stats=options.stats,
+        stats=options.stats or STATISTICS in needed(formats),
     )
 
 
@@ -133,6 +134,10 @@ def _formats(asked: Sequence[str]) -> tuple[str, ...]:
                 "is an unknown format", where=f"--to {name}", why=f"there are {', '.join(FORMATS)}", hint=hint
             )
     require(bool(asked), "--to", "no format is named", f"--to {','.join(FORMATS)}")
+    for name in dict.fromkeys(asked):
+        missing = [package for package in FORMATS[name].imports if importlib.util.find_spec(package) is None]
+        hint = f"pip install 'export-model[{FORMATS[name].extra}]'"
+        require(not missing, f"--to {name}", f"these packages are not installed: {', '.join(missing)}", hint)
     return tuple(name for name in FORMATS if name in asked)
 
 

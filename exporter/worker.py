@@ -153,7 +153,7 @@ class Work:
         from exporter.formats.onnx_model import write_model
 
         with self.reporter.stage("convert"):
-            structure = opened.structure(self.job)
+            structure = opened.structure(self.job, with_costs=COSTS in needed(self.job.formats))
             # Weights are made from here on; what the conversion needed must not be in memory beside them.
             memory.release_unused()
         about = {"export_model.source": material.source, "export_model.weights": material.weights}

@@ -19,8 +19,8 @@ from exporter.schema import SCHEMAS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-QUERYING, NETWORKS, SUMMARY = (
-    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("querying", "networkx", "summary")
+QUERYING, NETWORKS, SUMMARY, BOARDS = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("querying", "networkx", "summary", "boards")
 )
 
 
@@ -111,7 +111,7 @@ def test_every_question_is_in_the_page_of_queries() -> None:
     assert dict(listed) == {name: question.text for name, question in QUESTIONS.items()}
 
 
-EXPORTING = [words for words in commands() if words[0] not in cli.COMMANDS]
+EXPORTING = [words for words in [*commands(), *commands(BOARDS)] if words[0] not in cli.COMMANDS]
 LOOKING = [words for words in commands() if words[0] in cli.COMMANDS]
 
 

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Format:
-    """`module` is imported when the format is used, so that listing formats costs nothing."""
+    """`module` is imported when the format is used, so that listing formats costs nothing.
+
+    `imports` are packages that only the optional dependencies named `extra` bring along.
+    """
 
     name: str
     module: str
@@ -24,6 +27,8 @@ class Format:
     summary: str
     needs: frozenset[str] = frozenset()
     takes_statistics: bool = False
+    extra: str = ""
+    imports: tuple[str, ...] = ()
 
 
 COSTS, STATISTICS = "costs", "statistics"
@@ -72,6 +77,30 @@ FORMATS: dict[str, Format] = {
             ("model.md",),
             "totals, blocks and a Mermaid graph, for pull requests and model cards",
             needs=frozenset({COSTS}),
+        ),
+        Format(
+            "tensorboard",
+            "exporter.formats.event_file",
+            ("model.tfevents",),
+            "op graph, conceptual graph and weight histograms for TensorBoard",
+            needs=frozenset({COSTS, STATISTICS}),
+            takes_statistics=True,
+            extra="tensorboard",
+            imports=("tensorboard", "google_crc32c"),
+        ),
+        Format(
+            "model-explorer",
+            "exporter.formats.explorer_graph",
+            (
+                "explorer.json",
+                "explorer_parameters.json",
+                "explorer_macs.json",
+                "explorer_activation_bytes.json",
+                "explorer_weight_health.json",
+            ),
+            "the graph and its costs for Model Explorer",
+            needs=frozenset({COSTS}),
+            takes_statistics=True,
         ),
     )
 }

@@ -55,7 +55,7 @@ class OpenedModel:
         """Wait for what finds out, beside the work, whether the source is whole. Raises SourceError."""
         self._scope.finish_checks()
 
-    def structure(self, job: Job) -> OnnxStructure:
+    def structure(self, job: Job, *, with_costs: bool = False) -> OnnxStructure:
         """The model in ONNX, without its weights. Raises UnsupportedError and UsageError (a shape that cannot be)."""
         if not self.graph.inputs:
             raise UnsupportedError(
@@ -69,7 +69,7 @@ class OpenedModel:
         traced = trace(self._model, specs, layer_namespaces(self._model))
         weights = [self._values[id(variable)] for variable in traced.variables]
         structure = onnx_structure.build(traced, weights, graph, job.opset, job.dtype)
-        if "parquet" not in job.formats:
+        if not with_costs:
             return structure
         costs = node_costs(structure.model, *stated_sizes(job, self.graph.inputs))
         nodes = (dataclasses.replace(node, cost=cost) for node, cost in zip(structure.nodes, costs, strict=True))
