@@ -1,0 +1,381 @@
+// The graph of folded blocks as SVG: boxes are buttons that a mouse, the keyboard and a screen reader can use.
+
+import { html, nothing, render, svg, type SVGTemplateResult } from "lit";
+import { repeat } from "lit/directives/repeat.js";
+
+import { details } from "./details";
+import type { Line } from "./labels";
+import { HEADER, type Layout, Layouter, type PlacedBox, type PlacedEdge, type PlacedStub } from "./layout";
+import { OUTSIDE } from "./outline";
+import type { Colouring, State } from "./state";
+import { wire } from "./wiring";
+
+const ZOOM_STEP = 1.25;
+const ZOOMS = [0.2, 4];
+
+interface Placed<Kind> {
+  thing: Kind;
+  x: number;
+  y: number;
+}
+
+/** The things of a layout and of all that is open inside, with their places in the picture. */
+interface Flat {
+  boxes: Placed<PlacedBox>[];
+  stubs: Placed<PlacedStub>[];
+  edges: Placed<PlacedEdge>[];
+}
+
+export class GraphView {
+  private readonly layouter: Layouter;
+  private layout: Layout;
+  private zoom = 1;
+  private focus = -1;
+  private marked = new Set<number>();
+
+  constructor(private readonly host: HTMLElement, private readonly state: State) {
+    const levels = wire(state.outline, state.model.edges);
+    this.layouter = new Layouter(state.outline, levels, state.model.edges.tensor);
+    this.layout = this.layouter.level(OUTSIDE, state.open);
+    this.focus = state.outline.children.get(OUTSIDE)![0] ?? -1;
+    state.listen((change) => {
+      const before = this.anchor();
+      if (change === "open") {
+        this.layout = this.layouter.level(OUTSIDE, state.open);
+      }
+      this.marked = this.markedItems();
+      this.draw();
+      if (change === "open" || change === "choice") {
+        this.keepInView(before);
+      }
+    });
+    this.draw();
+    this.fit();
+  }
+
+  private flat(): Flat {
+    const flat: Flat = { boxes: [], stubs: [], edges: [] };
+    const add = (layout: Layout, x: number, y: number) => {
+      flat.edges.push(...layout.edges.map((thing) => ({ thing, x, y })));
+      flat.stubs.push(...layout.stubs.map((thing) => ({ thing, x: x + thing.x, y: y + thing.y })));
+      for (const thing of layout.boxes) {
+        flat.boxes.push({ thing, x: x + thing.x, y: y + thing.y });
+        if (thing.inside) {
+          add(thing.inside, x + thing.x + (thing.width - thing.inside.width) / 2, y + thing.y + HEADER);
+        }
+      }
+    };
+    add(this.layout, 0, 0);
+    return flat;
+  }
+
+  private draw(): void {
+    const { state } = this;
+    const chosen = state.item >= 0;
+    const working = state.marks !== null || state.start !== null;
+    render(
+      html`
+        <div class="toolbar" role="toolbar" aria-label="Graph">
+          <button @click=${() => this.scale(1 / ZOOM_STEP)} aria-label="Smaller">−</button>
+          <button @click=${() => this.scale(ZOOM_STEP)} aria-label="Larger">+</button>
+          <button @click=${() => this.fit()}>Fit</button>
+          <button @click=${() => state.closeAll()} ?disabled=${!state.open.size}>Close all</button>
+          <label>Colours
+            <select @change=${(event: Event) => state.colour((event.target as HTMLSelectElement).value as Colouring)}>
+              <option value="kind">kind of layer</option>
+              <option value="params">parameters</option>
+              <option value="macs">MACs</option>
+              <option value="activation_bytes">activation memory</option>
+            </select>
+          </label>
+          <button @click=${() => state.clearMarks()} ?disabled=${!working}>Clear path</button>
+          <button class="screen-only" @click=${() => this.host.requestFullscreen()}>Full screen</button>
+        </div>
+        <p class="status" role="status" id="graph-status">${state.message}</p>
+        <div class="graph-row ${chosen ? "with-details" : ""}">
+          <div class="canvas" @wheel=${(event: WheelEvent) => this.wheel(event)} @keydown=${(event: KeyboardEvent) => this.key(event)}>
+            ${this.picture()}
+          </div>
+          ${chosen ? html`<aside class="details" aria-label="Details">${details(state)}</aside>` : nothing}
+        </div>
+        <p class="note" id="graph-help">
+          Enter or click opens a block or shows a layer. Arrow keys follow the connections, Escape closes the block
+          around, + and − zoom, as does the wheel with Ctrl.
+        </p>
+      `,
+      this.host,
+    );
+  }
+
+  private picture(): SVGTemplateResult {
+    const flat = this.flat();
+    const frames = flat.boxes.filter(({ thing }) => thing.inside);
+    const boxes = flat.boxes.filter(({ thing }) => !thing.inside);
+    const { width, height } = this.layout;
+    return html`
+      <svg id="picture" role="group" aria-label="Graph of layers" aria-describedby="graph-help"
+        class=${this.state.marks ? "marking" : ""} viewBox="0 0 ${width} ${height}"
+        width=${width * this.zoom} height=${height * this.zoom}>
+        <defs>
+          <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
+            <path d="M0 0 L8 4 L0 8 z"></path>
+          </marker>
+        </defs>
+        ${repeat(frames, ({ thing }) => thing.item, (placed) => this.frame(placed))}
+        ${repeat(flat.edges, ({ thing }) => thing.id, (placed) => this.edge(placed))}
+        ${repeat(flat.stubs, ({ thing }) => thing.id, (placed) => this.stub(placed))}
+        ${repeat(boxes, ({ thing }) => thing.item, (placed) => this.box(placed))}
+      </svg>` as unknown as SVGTemplateResult;
+  }
+
+  private frame({ thing, x, y }: Placed<PlacedBox>): SVGTemplateResult {
+    return svg`
+      <g class="frame ${this.classes(thing.item)}" transform="translate(${x} ${y})">
+        <rect class="area" width=${thing.width} height=${thing.height} rx="8"></rect>
+        <g class="header" role="button" aria-expanded="true" data-item=${thing.item} aria-label=${this.label(thing)}
+          tabindex=${this.tabindex(thing.item)} @click=${() => this.activate(thing.item)}>
+          <rect width=${thing.width} height=${HEADER - 6} rx="8"></rect>
+          <text x="12" y="19" class="bold">${thing.lines[0].text}</text>
+          ${badgeText(thing.lines[0], thing.width - 34, 19)}
+          <text x=${thing.width - 20} y="20" class="sign" aria-hidden="true">−</text>
+        </g>
+      </g>`;
+  }
+
+  private box({ thing, x, y }: Placed<PlacedBox>): SVGTemplateResult {
+    const isBlock = this.state.outline.isBlock(thing.item);
+    const times = this.state.model.items.times[thing.item];
+    const { width, height } = thing;
+    return svg`
+      <g class="box ${isBlock ? "block" : "layer"} ${this.classes(thing.item)}" style=${this.heat(thing.item)}
+        transform="translate(${x} ${y})" role="button" data-item=${thing.item}
+        aria-expanded=${isBlock ? "false" : nothing} aria-pressed=${isBlock ? nothing : String(thing.item === this.state.item)}
+        aria-label=${this.label(thing)} tabindex=${this.tabindex(thing.item)} @click=${() => this.activate(thing.item)}>
+        ${times > 1 ? svg`<rect class="behind" x="5" y="5" width=${width} height=${height} rx="6"></rect>` : nothing}
+        <rect class="face" width=${width} height=${height} rx="6"></rect>
+        <path class="stripe" d="M6 0 h-0 a6 6 0 0 0 -6 6 v${height - 12} a6 6 0 0 0 6 6 z"></path>
+        ${thing.lines.map((line, place) => svg`<text x="14" y=${20 + 16 * place} class=${line.style}>${line.text}</text>`)}
+        ${badgeText(thing.lines[0], width - (isBlock ? 28 : 8), 20)}
+        ${isBlock ? svg`<text x=${width - 19} y="21" class="sign" aria-hidden="true">+</text>` : nothing}
+      </g>`;
+  }
+
+  private stub({ thing, x, y }: Placed<PlacedStub>): SVGTemplateResult {
+    const goes = thing.layers.length > 0;
+    return svg`
+      <g class="stub ${goes ? "goes" : ""}" transform="translate(${x} ${y})"
+        @click=${() => goes && this.state.chooseLayer(thing.layers[0])}>
+        <title>${thing.title}</title>
+        <rect width=${thing.width} height=${thing.height} rx="10"></rect>
+        <text x=${thing.width / 2} y="14" class="small">${thing.text}</text>
+      </g>`;
+  }
+
+  private edge({ thing, x, y }: Placed<PlacedEdge>): SVGTemplateResult {
+    const more = thing.edges.length > 1 ? ` (and ${thing.edges.length - 1} more)` : "";
+    const title = thing.text ? svg`<title>${thing.text}${more}</title>` : nothing;
+    return svg`
+      <g class="edge ${thing.dashed ? "dashed" : ""} ${this.isMarked(thing) ? "marked" : ""}" transform="translate(${x} ${y})">
+        <path d=${curve(thing.points)} marker-end="url(#arrow)">${title}</path>
+      </g>`;
+  }
+
+  private label(box: PlacedBox): string {
+    const { items } = this.state.model;
+    const copies = items.times[box.item] > 1 ? `, ${items.times[box.item]} times` : "";
+    const path = this.marked.has(box.item) ? ", on the marked path" : "";
+    return box.lines.map((line) => line.text).join(", ") + copies + path;
+  }
+
+  private classes(item: number): string {
+    const { state } = this;
+    const kind = state.outline.isBlock(item) ? "" : `kind-${state.model.layers.kind[state.outline.head(item)]}`;
+    const chosen = item === state.item ? "chosen" : "";
+    return `${state.colouring === "kind" ? kind : "heat"} ${chosen} ${this.marked.has(item) ? "marked" : ""}`;
+  }
+
+  /** The part of the whole model's cost that a box has, its root taken so that small parts can be told apart. */
+  private heat(item: number): string {
+    const { outline, colouring } = this.state;
+    if (colouring === "kind") {
+      return "";
+    }
+    const whole = outline.children.get(OUTSIDE)!.reduce((sum, child) => sum + (outline.total(child, colouring) ?? 0), 0);
+    const part = outline.total(item, colouring) ?? 0;
+    return `--heat: ${whole ? (100 * Math.sqrt(part / whole)).toFixed(1) : 0}%`;
+  }
+
+  private isMarked(edge: PlacedEdge): boolean {
+    const { marks, model } = this.state;
+    return marks !== null && edge.edges.some((row) => marks.has(model.edges.source[row]) && marks.has(model.edges.target[row]));
+  }
+
+  private markedItems(): Set<number> {
+    const items = new Set<number>();
+    for (const layer of this.state.marks ?? []) {
+      const [item] = this.state.outline.place(layer);
+      for (let at = item; at >= 0 && !items.has(at); at = this.state.model.items.parent[at]) {
+        items.add(at);
+      }
+    }
+    return items;
+  }
+
+  private tabindex(item: number): number {
+    return item === this.focus ? 0 : -1;
+  }
+
+  private activate(item: number): void {
+    this.focus = item;
+    if (this.state.outline.isBlock(item) && !this.state.start) {
+      this.state.toggle(item);
+    } else {
+      this.state.choose(item);
+    }
+  }
+
+  // Zoom and place.
+
+  private get canvas(): HTMLElement {
+    return this.host.querySelector(".canvas")!;
+  }
+
+  /** So that the whole width is seen, in the middle. */
+  private fit(): void {
+    const { clientWidth, clientHeight } = this.canvas;
+    const whole = Math.min(clientWidth / this.layout.width, clientHeight / this.layout.height);
+    this.zoom = Math.min(1, Math.max(whole, Math.min(0.6, clientWidth / this.layout.width)));
+    this.draw();
+    this.canvas.scrollTo(0, 0);
+  }
+
+  private scale(factor: number): void {
+    const { scrollLeft, scrollTop, clientWidth, clientHeight } = this.canvas;
+    const before = this.zoom;
+    this.zoom = Math.min(ZOOMS[1], Math.max(ZOOMS[0], this.zoom * factor));
+    this.draw();
+    const grown = this.zoom / before;
+    this.canvas.scrollLeft = (scrollLeft + clientWidth / 2) * grown - clientWidth / 2;
+    this.canvas.scrollTop = (scrollTop + clientHeight / 2) * grown - clientHeight / 2;
+  }
+
+  private wheel(event: WheelEvent): void {
+    if (event.ctrlKey || event.metaKey) {
+      event.preventDefault();
+      this.scale(event.deltaY < 0 ? 1.1 : 1 / 1.1);
+    }
+  }
+
+  private element(item: number): SVGGElement | null {
+    return this.host.querySelector(`[data-item="${item}"]`);
+  }
+
+  /** Where on the screen the chosen box is; after a new layout it should still be there. */
+  private anchor(): DOMRect | null {
+    return this.element(this.state.item)?.getBoundingClientRect() ?? null;
+  }
+
+  private keepInView(before: DOMRect | null): void {
+    const { item } = this.state;
+    if (item < 0) {
+      return;
+    }
+    const hadFocus = this.canvas.contains(document.activeElement) || document.activeElement === document.body;
+    this.focus = item;
+    this.draw();
+    const element = this.element(item);
+    const after = element?.getBoundingClientRect();
+    if (before && after) {
+      this.canvas.scrollLeft += after.left - before.left;
+      this.canvas.scrollTop += after.top - before.top;
+    }
+    element?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    if (hadFocus) {
+      element?.focus({ preventScroll: true });
+    }
+  }
+
+  // Keyboard.
+
+  private key(event: KeyboardEvent): void {
+    const action = this.actions()[event.key];
+    if (action && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      event.preventDefault();
+      action();
+    }
+  }
+
+  private actions(): Record<string, () => void> {
+    return {
+      Enter: () => this.activate(this.focus),
+      " ": () => this.activate(this.focus),
+      Escape: () => this.closeAround(),
+      ArrowDown: () => this.move(0, 1),
+      ArrowUp: () => this.move(0, -1),
+      ArrowLeft: () => this.move(-1, 0),
+      ArrowRight: () => this.move(1, 0),
+      Home: () => this.moveTo(this.flat().boxes[0]?.thing.item),
+      End: () => this.moveTo(this.flat().boxes.at(-1)?.thing.item),
+      "+": () => this.scale(ZOOM_STEP),
+      "-": () => this.scale(1 / ZOOM_STEP),
+    };
+  }
+
+  private closeAround(): void {
+    const { state } = this;
+    const path = state.outline.path(this.focus);
+    const open = path.filter((item) => state.open.has(item)).at(-1);
+    if (open !== undefined) {
+      this.focus = open;
+      state.toggle(open);
+    }
+  }
+
+  /** The box that is nearest in a direction; along it counts less than across, so that lines are followed. */
+  private move(right: number, down: number): void {
+    const boxes = this.flat().boxes.map(({ thing, x, y }) => ({
+      item: thing.item,
+      x: x + (thing.inside ? Math.min(thing.width, 80) : thing.width) / 2,
+      y: y + (thing.inside ? HEADER : thing.height) / 2,
+    }));
+    const here = boxes.find(({ item }) => item === this.focus) ?? boxes[0];
+    let [best, least] = [-1, Infinity];
+    for (const { item, x, y } of boxes) {
+      const along = (x - here.x) * right + (y - here.y) * down;
+      const across = Math.abs((x - here.x) * down) + Math.abs((y - here.y) * right);
+      // Sideways a box has to be about level with this one.
+      const distance = along + (down ? 0.5 : 2) * across;
+      if (item !== here.item && along > 4 && distance < least) {
+        [best, least] = [item, distance];
+      }
+    }
+    this.moveTo(best);
+  }
+
+  private moveTo(item: number | undefined): void {
+    if (item !== undefined && item >= 0) {
+      this.focus = item;
+      this.draw();
+      this.element(item)?.focus({ preventScroll: true });
+      this.element(item)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    }
+  }
+}
+
+function badgeText(line: Line, right: number, y: number): SVGTemplateResult | typeof nothing {
+  return line.badge ? svg`<text x=${right} y=${y} class="badge">${line.badge}</text>` : nothing;
+}
+
+/** A smooth line through dagre's points. */
+function curve(points: { x: number; y: number }[]): string {
+  const [first, ...rest] = points;
+  let path = `M${first.x.toFixed(1)} ${first.y.toFixed(1)}`;
+  for (let place = 0; place < rest.length - 1; place++) {
+    const [control, next] = [rest[place], rest[place + 1]];
+    const isLast = place === rest.length - 2;
+    const [x, y] = isLast ? [next.x, next.y] : [(control.x + next.x) / 2, (control.y + next.y) / 2];
+    path += ` Q${control.x.toFixed(1)} ${control.y.toFixed(1)} ${x.toFixed(1)} ${y.toFixed(1)}`;
+  }
+  return rest.length === 1 ? `${path} L${rest[0].x.toFixed(1)} ${rest[0].y.toFixed(1)}` : path;
+}
+
