@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from exporter.formats.blocks import Folder
-from exporter.formats.repetition import Block, Node, Part
-from exporter.formats.sketch import title
+from exporter.formats.node_style import shortened
+from exporter.formats.repetition import Block, Node, Part, shared_name
+from exporter.formats.sketch import block_name, end_name, title
 from exporter.records import Layer, ModelGraph
 
 # What one opened block shows at most.
 MOST_PARTS = 40
+LONGEST_END = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +38,27 @@ class Item:
 
 def outline(graph: ModelGraph) -> Iterator[Item]:
     """All items, each block before what is inside of it."""
-    stack = [(part, -1) for part in reversed(bounded(Folder(graph).parts()))]
+    outermost = shared_name([layer.name for layer in graph.layers if layer.parent is None])
+    stack = [(part, -1, outermost) for part in reversed(bounded(Folder(graph).parts()))]
     number = 0
     while stack:
-        part, parent = stack.pop()
+        part, parent, outer = stack.pop()
         part, times = unwrapped(part)
         if isinstance(part, Node):
             yield Item(number, parent, "", times, False, part.rows)
         else:
             rows = (part.models,) if part.models else ()
-            yield Item(number, parent, title(replace(part, times=times, closed=True)), times, True, rows)
-            stack.extend((inner, number) for inner in reversed(bounded(part.parts)))
+            shared = block_name(replace(part, models=()), 0)
+            yield Item(number, parent, telling(replace(part, times=times, closed=True), outer), times, True, rows)
+            stack.extend((inner, number, shared) for inner in reversed(bounded(part.parts)))
         number += 1
+
+
+def telling(block: Block, outer: str) -> str:
+    """The title of a block; its ends where its layers are called what all in the block around it are (`outer`)."""
+    if block.models or block_name(block, 0) not in ("", outer):
+        return title(block)
+    return " … ".join(dict.fromkeys(shortened(end_name(block, copy), LONGEST_END) for copy in (0, -1)))
 
 
 def unwrapped(part: Part) -> tuple[Part, int]:

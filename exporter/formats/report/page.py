@@ -10,10 +10,10 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from exporter import __version__
 from exporter.files import new_file
 from exporter.formats.report import facts
 from exporter.formats.report.tables import Tables, chunks, packed
@@ -60,6 +60,11 @@ def source_hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
+@cache
+def bundle() -> str:
+    return packed(asset("report.js").encode())
+
+
 def data(material: Material) -> Iterator[str]:
     for name, rows in Tables(material).all():
         for chunk in chunks(rows):
@@ -80,7 +85,6 @@ def fixed(make: Callable[[Material], str]) -> Slot:
 SLOTS: dict[str, Slot] = {
     "policy": policy,
     "title": fixed(lambda material: facts.text(material.job.name)),
-    "version": fixed(lambda material: facts.text(__version__)),
     "style": fixed(lambda material: f"<style>{asset('report.css')}</style>"),
     "subtitle": fixed(facts.subtitle),
     "tiles": fixed(facts.tiles),
@@ -89,8 +93,6 @@ SLOTS: dict[str, Slot] = {
     "provenance": fixed(facts.provenance),
     "licences": fixed(lambda material: facts.text(asset("LICENSES.txt"))),
     "data": data,
-    "bundle": fixed(
-        lambda material: f'<script type="text/plain" id="bundle">{packed(asset("report.js").encode())}</script>'
-    ),
+    "bundle": fixed(lambda material: f'<script type="text/plain" id="bundle">{bundle()}</script>'),
     "loader": loader,
 }

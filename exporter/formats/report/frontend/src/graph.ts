@@ -50,7 +50,8 @@ export class GraphView {
       }
     });
     this.draw();
-    this.fit();
+    this.zoom = this.readable();
+    this.draw();
   }
 
   private flat(): Flat {
@@ -117,9 +118,10 @@ export class GraphView {
         class=${this.state.marks ? "marking" : ""} viewBox="0 0 ${width} ${height}"
         width=${width * this.zoom} height=${height * this.zoom}>
         <defs>
-          <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
-            <path d="M0 0 L8 4 L0 8 z"></path>
-          </marker>
+          ${["arrow", "marked-arrow"].map((id) => svg`
+            <marker id=${id} viewBox="0 0 8 8" refX="7" refY="4" markerWidth="9" markerHeight="9" orient="auto" markerUnits="userSpaceOnUse">
+              <path d="M0 0 L8 4 L0 8 z"></path>
+            </marker>`)}
         </defs>
         ${repeat(frames, ({ thing }) => thing.item, (placed) => this.frame(placed))}
         ${repeat(flat.edges, ({ thing }) => thing.id, (placed) => this.edge(placed))}
@@ -174,9 +176,10 @@ export class GraphView {
   private edge({ thing, x, y }: Placed<PlacedEdge>): SVGTemplateResult {
     const more = thing.edges.length > 1 ? ` (and ${thing.edges.length - 1} more)` : "";
     const title = thing.text ? svg`<title>${thing.text}${more}</title>` : nothing;
+    const marked = this.isMarked(thing) ? "marked" : "";
     return svg`
-      <g class="edge ${thing.dashed ? "dashed" : ""} ${this.isMarked(thing) ? "marked" : ""}" transform="translate(${x} ${y})">
-        <path d=${curve(thing.points)} marker-end="url(#arrow)">${title}</path>
+      <g class="edge ${thing.dashed ? "dashed" : ""} ${marked}" transform="translate(${x} ${y})">
+        <path d=${curve(thing.points)} marker-end="url(#${marked ? "marked-arrow" : "arrow"})">${title}</path>
       </g>`;
   }
 
@@ -240,11 +243,16 @@ export class GraphView {
     return this.host.querySelector(".canvas")!;
   }
 
-  /** So that the whole width is seen, in the middle. */
+  /** At its natural size, or smaller if only then the whole width is seen. */
+  private readable(): number {
+    return Math.min(1, Math.max(0.5, this.canvas.clientWidth / this.layout.width));
+  }
+
+  /** The whole picture, if it can be read at that size. */
   private fit(): void {
     const { clientWidth, clientHeight } = this.canvas;
     const whole = Math.min(clientWidth / this.layout.width, clientHeight / this.layout.height);
-    this.zoom = Math.min(1, Math.max(whole, Math.min(0.6, clientWidth / this.layout.width)));
+    this.zoom = Math.min(1, Math.max(whole, ZOOMS[0]));
     this.draw();
     this.canvas.scrollTo(0, 0);
   }

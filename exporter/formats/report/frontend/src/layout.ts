@@ -46,6 +46,8 @@ export interface Layout {
 }
 
 export const HEADER = 34;
+// More than so many boxes get a stub of their own each, where a shared one would have lines all over the picture.
+const MOST_SHARED = 3;
 const MARGIN = 14;
 const STUB_HEIGHT = 20;
 const LINE_HEIGHT = 16;
@@ -78,10 +80,14 @@ export class Layouter {
     for (const link of links) {
       graph.setEdge(`b${link.from}`, `b${link.to}`, { weight: 2 });
     }
-    const stubs = [...ins.map((stub) => this.stub(stub, "in")), ...outs.map((stub) => this.stub(stub, "out"))];
-    for (const { id, width, height, item } of stubs) {
+    const stubs = [...this.stubs(ins, "in"), ...this.stubs(outs, "out")];
+    const stubEdges = stubs.flatMap(({ id, side, items }) =>
+      items.map((item) => (side === "in" ? [id, `b${item}`] : [`b${item}`, id]) as [string, string]));
+    for (const { id, width, height } of stubs) {
       graph.setNode(id, { width, height });
-      graph.setEdge(...(id.startsWith("in") ? [id, `b${item}`] : [`b${item}`, id]) as [string, string], {});
+    }
+    for (const [from, to] of stubEdges) {
+      graph.setEdge(from, to, {});
     }
     dagre.layout(graph);
     const corner = <Kind extends { width: number; height: number }>(id: string, thing: Kind) => {
@@ -103,9 +109,9 @@ export class Layouter {
           dashed: false,
           text: this.tensors[link.edges[0]],
         })),
-        ...stubs.map(({ id, item }) => ({
-          id: `e${block}${id}`,
-          points: id.startsWith("in") ? points(id, `b${item}`) : points(`b${item}`, id),
+        ...stubEdges.map(([from, to]) => ({
+          id: `e${block} ${from} ${to}`,
+          points: points(from, to),
           edges: [],
           dashed: true,
           text: "",
@@ -127,7 +133,18 @@ export class Layouter {
     return { item, x: 0, y: 0, lines, width: width + room, height: lines.length * LINE_HEIGHT + 2 * PADDING };
   }
 
-  private stub(stub: Stub, side: "in" | "out"): PlacedStub & { item: number } {
+  /** One for each, or one for a few items to which the same comes in, or from which the same layers take. */
+  private stubs(all: Stub[], side: "in" | "out"): (PlacedStub & { side: string; items: number[] })[] {
+    const groups = new Map<string, Stub[]>();
+    for (const stub of all) {
+      const key = `${stub.copies} ${[...stub.layers].sort((one, other) => one - other).join(" ")}`;
+      groups.set(key, [...(groups.get(key) ?? []), stub]);
+    }
+    const joined = [...groups.values()].flatMap((group) => (group.length > MOST_SHARED ? group.map((stub) => [stub]) : [group]));
+    return joined.map((group) => ({ ...this.stub(group[0], side), side, items: group.map(({ item }) => item) }));
+  }
+
+  private stub(stub: Stub, side: "in" | "out"): PlacedStub {
     const names = [...stub.layers].map((layer) => this.outline.layers.name[layer]);
     const copy = side === "in" ? "the copy before" : "the next copy";
     const all = stub.copies ? [...names, copy] : names;
@@ -135,6 +152,6 @@ export class Layouter {
     const text = side === "in" ? `from ${few}` : `to ${few}`;
     const width = measure({ text, style: "small" }) + 16;
     const title = `${side === "in" ? "From" : "To"} ${all.slice(0, 30).join(", ")}${all.length > 30 ? ", …" : ""}`;
-    return { id: `${side}${stub.item}`, item: stub.item, x: 0, y: 0, width, height: STUB_HEIGHT, text, title, layers: [...stub.layers] };
+    return { id: `${side}${stub.item}`, x: 0, y: 0, width, height: STUB_HEIGHT, text, title, layers: [...stub.layers] };
   }
 }
