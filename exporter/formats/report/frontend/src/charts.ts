@@ -4,6 +4,7 @@ import * as Plot from "@observablehq/plot";
 import { html, render } from "lit";
 
 import { amount, bytes, plural, share, shortened, sum } from "./format";
+import { plotted } from "./plots";
 import type { State } from "./state";
 
 const MOST_BARS = 400;
@@ -79,7 +80,7 @@ function joined({ model: { layers } }: State, drawn: number[], chart: Chart): Ba
 
 function picture(chart: Chart, bars: Bar[], layers: number, width: number): Element {
   const fill = "var(--accent)";
-  return Plot.plot({
+  return plotted({
     ariaLabel: `${chart.title} over ${plural(layers, "layer")}`,
     width: Math.max(width, 280),
     height: 190,

@@ -12,6 +12,10 @@ import { wire } from "./wiring";
 
 const ZOOM_STEP = 1.25;
 const ZOOMS = [0.2, 4];
+// Below this zoom the small type cannot be read; what does not fit is scrolled.
+const SMALLEST_TEXT = 0.6;
+// Beside an opened block, in CSS pixels.
+const SPACE = 24;
 
 interface Placed<Kind> {
   thing: Kind;
@@ -156,8 +160,8 @@ export class GraphView {
         ${times > 1 ? svg`<rect class="behind" x="5" y="5" width=${width} height=${height} rx="6"></rect>` : nothing}
         <rect class="face" width=${width} height=${height} rx="6"></rect>
         <path class="stripe" d="M6 0 h-0 a6 6 0 0 0 -6 6 v${height - 12} a6 6 0 0 0 6 6 z"></path>
-        ${thing.lines.map((line, place) => svg`<text x="14" y=${20 + 16 * place} class=${line.style}>${line.text}</text>`)}
-        ${badgeText(thing.lines[0], width - (isBlock ? 28 : 8), 20)}
+        ${thing.lines.map((line, place) => svg`<text x="14" y=${20 + 16 * place} class=${line.style}>${line.text}</text>
+          ${badgeText(line, width - (isBlock ? 28 : 8), 20)}`)}
         ${isBlock ? svg`<text x=${width - 19} y="21" class="sign" aria-hidden="true">+</text>` : nothing}
       </g>`;
   }
@@ -184,10 +188,8 @@ export class GraphView {
   }
 
   private label(box: PlacedBox): string {
-    const { items } = this.state.model;
-    const copies = items.times[box.item] > 1 ? `, ${items.times[box.item]} times` : "";
     const path = this.marked.has(box.item) ? ", on the marked path" : "";
-    return box.lines.map((line) => line.text).join(", ") + copies + path;
+    return box.lines.map(({ text, badge }) => (badge ? `${text}, ${badge}` : text)).join(", ") + path;
   }
 
   private classes(item: number): string {
@@ -245,7 +247,7 @@ export class GraphView {
 
   /** At its natural size, or smaller if only then the whole width is seen. */
   private readable(): number {
-    return Math.min(1, Math.max(0.5, this.canvas.clientWidth / this.layout.width));
+    return Math.min(1, Math.max(SMALLEST_TEXT, this.canvas.clientWidth / this.layout.width));
   }
 
   /** The whole picture, if it can be read at that size. */
@@ -297,9 +299,32 @@ export class GraphView {
       this.canvas.scrollLeft += after.left - before.left;
       this.canvas.scrollTop += after.top - before.top;
     }
-    element?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    if (this.state.open.has(item)) {
+      this.showInside(item);
+    } else {
+      scrollTo(element);
+    }
     if (hadFocus) {
       element?.focus({ preventScroll: true });
+    }
+  }
+
+  /** Scrolls, and zooms out if need be, until an opened block is seen, or as much of it as fits. */
+  private showInside(item: number): void {
+    const { canvas } = this;
+    const { width } = this.flat().boxes.find(({ thing }) => thing.item === item)!.thing;
+    const wanted = canvas.clientWidth / (width + 2 * SPACE);
+    if (wanted < this.zoom) {
+      this.zoom = Math.max(SMALLEST_TEXT, wanted);
+      this.draw();
+    }
+    const frame = this.element(item)!.parentElement!.getBoundingClientRect();
+    const view = canvas.getBoundingClientRect();
+    if (frame.left < view.left || frame.right > view.right) {
+      canvas.scrollLeft += frame.left - view.left - Math.max(SPACE, (canvas.clientWidth - frame.width) / 2);
+    }
+    if (frame.top < view.top || frame.bottom > view.bottom) {
+      canvas.scrollTop += frame.top - view.top - SPACE;
     }
   }
 
@@ -365,13 +390,17 @@ export class GraphView {
       this.focus = item;
       this.draw();
       this.element(item)?.focus({ preventScroll: true });
-      this.element(item)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+      scrollTo(this.element(item));
     }
   }
 }
 
+function scrollTo(element: Element | null): void {
+  element?.scrollIntoView({ block: "nearest", inline: "nearest" });
+}
+
 function badgeText(line: Line, right: number, y: number): SVGTemplateResult | typeof nothing {
-  return line.badge ? svg`<text x=${right} y=${y} class="badge">${line.badge}</text>` : nothing;
+  return line.badge ? svg`<text x=${right} y=${y} class="badge">${line.badge}</text> ` : nothing;
 }
 
 /** A smooth line through dagre's points. */

@@ -126,18 +126,18 @@ export function makeGrid(host: HTMLElement, options: Options): Grid {
 
 const MOST_PRINTED = 2000;
 
-/** Paper cannot scroll: before printing, the shown rows become a plain table, which goes afterwards. */
-export function printable(host: HTMLElement, grid: Grid, heads: string[], cells: (at: number) => string[]): void {
+/** Paper cannot scroll: before printing, the shown rows become a plain table at the end, which goes afterwards. */
+export function printable(title: string, grid: Grid, heads: string[], cells: (at: number) => string[]): void {
   const place = document.createElement("div");
-  place.className = "print-only";
-  host.append(place);
+  document.getElementById("appendix")!.append(place);
   addEventListener("beforeprint", () => {
     const rows = grid.shown();
     const table = document.createElement("table");
     table.className = "plain";
     table.createTHead().append(line(heads, "th"));
     table.createTBody().append(...rows.slice(0, MOST_PRINTED).map((at) => line(cells(at), "td")));
-    place.replaceChildren(table);
+    const heading = Object.assign(document.createElement("h2"), { textContent: title });
+    place.replaceChildren(heading, table);
     if (rows.length > MOST_PRINTED) {
       place.append(`The first ${MOST_PRINTED} of ${rows.length} rows; a filter in the table chooses others.`);
     }

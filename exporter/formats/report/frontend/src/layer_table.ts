@@ -33,5 +33,5 @@ export function layerTable(host: HTMLElement, state: State): void {
     layers.key[at], layers.class[at], layers.outputs[at], whole(layers.params[at]), amount(layers.macs[at]),
     bytes(layers.activation_bytes[at]),
   ];
-  printable(host, grid, ["Layer", "Class", "Output", "Parameters", "MACs", "Activations"], cells);
+  printable("All layers", grid, ["Layer", "Class", "Output", "Parameters", "MACs", "Activations"], cells);
 }

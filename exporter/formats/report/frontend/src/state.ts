@@ -1,6 +1,7 @@
 // What is open, chosen and marked; every part of the page listens to it.
 
 import type { Model } from "./data";
+import { plural } from "./format";
 import type { Outline } from "./outline";
 import type { Paths } from "./paths";
 
@@ -101,16 +102,16 @@ export class State {
   }
 
   markUpstream(): void {
-    this.mark(this.paths.upstream(this.layersOfChoice()), `that ${this.nameOf(this.item)} depends on`);
+    this.mark(this.paths.upstream(this.layersOfChoice()), `upstream of ${this.nameOf(this.item)}`);
   }
 
   markDownstream(): void {
-    this.mark(this.paths.downstream(this.layersOfChoice()), `that depend on ${this.nameOf(this.item)}`);
+    this.mark(this.paths.downstream(this.layersOfChoice()), `downstream of ${this.nameOf(this.item)}`);
   }
 
   private mark(layers: Set<number>, what: string): void {
     this.marks = layers;
-    this.changed("open", `${layers.size.toLocaleString("en-US")} layers ${what} are marked`);
+    this.changed("open", `${plural(layers.size, "layer")} ${what} ${layers.size === 1 ? "is" : "are"} marked`);
   }
 
   clearMarks(): void {

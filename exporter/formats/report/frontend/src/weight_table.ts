@@ -6,6 +6,7 @@ import { render } from "lit";
 import { bytes, decimal, plural, sum, whole } from "./format";
 import { makeGrid, numeric, printable, text } from "./grid";
 import { histogram, histogramText } from "./histogram";
+import { plotted } from "./plots";
 import type { State } from "./state";
 
 type Numbers = (number | null)[];
@@ -43,7 +44,7 @@ export function weightTable(host: HTMLElement, state: State): void {
   }
   const cells = (at: number) => [weights.name[at], weights.shape[at], weights.dtype[at], ...printed(state, at)];
   const heads = measured ? ["Mean", "Deviation", "Minimum", "Maximum", "NaN"] : ["Elements", "Bytes"];
-  printable(host, grid, ["Weight", "Shape", "Type", ...heads], cells);
+  printable("All weights", grid, ["Weight", "Shape", "Type", ...heads], cells);
 }
 
 function statistics(state: State) {
@@ -103,7 +104,7 @@ function bars(counts: number[], low: number, high: number, label: string): Eleme
   const half = high > low ? 0 : Math.abs(low) / 2 || 0.5;
   const step = (high - low + 2 * half) / counts.length;
   const rows = counts.map((count, place) => ({ from: low - half + place * step, to: low - half + (place + 1) * step, count }));
-  return Plot.plot({
+  return plotted({
     ariaLabel: label,
     width: 640,
     height: 220,
