@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import shlex
 import subprocess
 import sys
 import zlib
@@ -22,7 +23,16 @@ from exporter import cli
 from exporter.costs.model_costs import job_costs
 from exporter.formats.report import findings, page
 from exporter.formats.report.outline import MOST_PARTS, outline
-from exporter.records import Material, ModelGraph, OnnxNode, OutputDifference, TensorSpec, Verification
+from exporter.records import (
+    Job,
+    Material,
+    ModelGraph,
+    OnnxNode,
+    Outcome,
+    OutputDifference,
+    TensorSpec,
+    Verification,
+)
 
 FRONTEND = Path(page.__file__).parent / "frontend"
 ASSETS = FRONTEND.parent / "assets"
@@ -359,3 +369,18 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert digest
     assert digest in reader.text
     assert str(tmp_path) not in reader.text
+
+
+def test_commands_of_the_page_about_reports_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (FRONTEND.parents[3] / "docs" / "report.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("export-model ")]
+    ran: list[Job] = []
+
+    def run(job: Job, *, watch: object) -> Outcome:
+        ran.append(job)
+        return Outcome(job.name, "done", job.output_path)
+
+    assert [cli.main(words[1:], run=run) for words in commands] == [0] * len(commands)
+    assert all("html" in job.formats for job in ran)
+    assert len(ran) == 2
