@@ -124,6 +124,12 @@ def test_the_tables_hold_the_model(plain: Reader) -> None:
     assert set(layers["nodes"]) == {None}
 
 
+def test_memory_over_depth() -> None:
+    """By hand, in outputs of 4 KiB: the input goes when the stem has run, the stem's output waits for the sum."""
+    live = table(read(material(residual(1))), "layers")["live_bytes"][:6]
+    assert [size // 4096 for size in live] == [1, 2, 2, 3, 3, 3]
+
+
 def test_many_rows_are_many_chunks() -> None:
     reader = read(material(chain(9_000)))
     assert sum(attributes.get("data-table") == "layers" for attributes, _ in reader.scripts) == 2

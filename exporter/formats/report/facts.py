@@ -61,7 +61,7 @@ def nodes_text(material: Material) -> str:
 def verdict(material: Material) -> tuple[str, str]:
     verification = material.verification
     if verification is None:
-        return "none", "no ONNX file was made"
+        return "none", "no ONNX file was made" if material.nodes is None else "the source is an ONNX file"
     return VERDICTS.get(verification.status, verification.status), difference(verification)
 
 

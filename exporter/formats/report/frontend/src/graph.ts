@@ -1,6 +1,7 @@
 // The graph of folded blocks as SVG: boxes are buttons that a mouse, the keyboard and a screen reader can use.
 
 import { html, nothing, render, svg, type SVGTemplateResult } from "lit";
+import { guard } from "lit/directives/guard.js";
 import { repeat } from "lit/directives/repeat.js";
 
 import { details } from "./details";
@@ -101,7 +102,8 @@ export class GraphView {
           <div class="canvas" @wheel=${(event: WheelEvent) => this.wheel(event)} @keydown=${(event: KeyboardEvent) => this.key(event)}>
             ${this.picture()}
           </div>
-          ${chosen ? html`<aside class="details" aria-label="Details">${details(state)}</aside>` : nothing}
+          ${chosen ? html`<aside class="details" aria-label="Details">
+            ${guard([state.item, state.copy, state.start], () => details(state))}</aside>` : nothing}
         </div>
         <p class="note" id="graph-help">
           Enter or click opens a block or shows a layer. Arrow keys follow the connections, Escape closes the block
@@ -157,6 +159,7 @@ export class GraphView {
         transform="translate(${x} ${y})" role="button" data-item=${thing.item}
         aria-expanded=${isBlock ? "false" : nothing} aria-pressed=${isBlock ? nothing : String(thing.item === this.state.item)}
         aria-label=${this.label(thing)} tabindex=${this.tabindex(thing.item)} @click=${() => this.activate(thing.item)}>
+        <title>${this.state.nameOf(thing.item)}</title>
         ${times > 1 ? svg`<rect class="behind" x="5" y="5" width=${width} height=${height} rx="6"></rect>` : nothing}
         <rect class="face" width=${width} height=${height} rx="6"></rect>
         <path class="stripe" d="M6 0 h-0 a6 6 0 0 0 -6 6 v${height - 12} a6 6 0 0 0 6 6 z"></path>

@@ -22,7 +22,7 @@ export function weightTable(host: HTMLElement, state: State): void {
     size: weights.name.length,
     columns: [
       text("Weight", weights.name, { flex: 3, minWidth: 220 }),
-      text("Shape", weights.shape, { flex: 1.5 }),
+      text("Shape", weights.shape, { flex: 1.5, minWidth: 140 }),
       text("Type", weights.dtype, { width: 96, flex: 0 }),
       numeric("Elements", weights.elements, whole),
       ...(measured ? statistics(state) : [numeric("Bytes", weights.nbytes, bytes), text("Layer", weights.layer.map((at) => layers.key[at] ?? ""))]),
