@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from exporter.formats.blocks import Folder
 from exporter.formats.node_style import shortened
-from exporter.formats.repetition import Block, Node, Part, shared_name
-from exporter.formats.sketch import block_name, end_name, title
+from exporter.formats.repetition import Block, Node, Part, layers_of, shared_name
+from exporter.formats.sketch import end_name, title
 from exporter.records import Layer, ModelGraph
 
 # What one opened block shows at most.
@@ -48,17 +48,20 @@ def outline(graph: ModelGraph) -> Iterator[Item]:
             yield Item(number, parent, "", times, False, part.rows)
         else:
             rows = (part.models,) if part.models else ()
-            shared = block_name(replace(part, models=()), 0)
-            yield Item(number, parent, telling(replace(part, times=times, closed=True), outer), times, True, rows)
+            names = [layer.name for layer in layers_of(replace(part, models=()))]
+            shared = shared_name(names)
+            known = names if shared in ("", outer) else [shared]
+            yield Item(number, parent, telling(replace(part, times=times, closed=True), known), times, True, rows)
             stack.extend((inner, number, shared) for inner in reversed(bounded(part.parts)))
         number += 1
 
 
-def telling(block: Block, outer: str) -> str:
-    """The title of a block; its ends where its layers are called what all in the block around it are (`outer`)."""
-    if block.models or block_name(block, 0) not in ("", outer):
+def telling(block: Block, names: Sequence[str]) -> str:
+    """The title of a block whose first copy has a name, or layers with these `names`: their ends, where several."""
+    if block.models or (len(names) == 1 and block.times > 1):
         return title(block)
-    return " … ".join(dict.fromkeys(shortened(end_name(block, copy), LONGEST_END) for copy in (0, -1)))
+    last = end_name(block, -1) if block.times > 1 else names[-1]
+    return " … ".join(dict.fromkeys(shortened(name, LONGEST_END) for name in (names[0], last)))
 
 
 def unwrapped(part: Part) -> tuple[Part, int]:
