@@ -103,6 +103,15 @@ def chain(number: int, *, equal: bool = True) -> ModelGraph:
     return drawing.graph("chain")
 
 
+def dense(number: int) -> ModelGraph:
+    """Each layer takes the outputs of all before it: half of `number` squared edges, no two layers alike."""
+    drawing = Drawing()
+    for place in range(number):
+        sources = [f"mix_{before}" for before in range(place)]
+        drawing.add(f"mix_{place}", "Concatenate" if place else "InputLayer", sources, kernel=(16, place + 1))
+    return drawing.graph("dense")
+
+
 def hostile(graph: ModelGraph) -> ModelGraph:
     """The same with markup in every name."""
 

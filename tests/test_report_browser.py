@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from browser import Browser, wait_for
-from materials import HOSTILE, chain, hostile, material, residual
+from materials import HOSTILE, chain, dense, hostile, material, residual
 
 from exporter.formats.report import page
 from exporter.records import Material
@@ -206,6 +206,18 @@ def test_a_hundred_thousand_rows_keep_few_elements(browser: Browser, folder: Pat
         report.do(f"{blocks}.at(-1).dispatchEvent(new MouseEvent('click', {{ bubbles: true }}))")
     assert 40 < len(report.boxes()) <= 120
     assert report.do("document.querySelectorAll('*').length") < 12_000
+    assert report.complaints() == []
+
+
+def test_a_crowd_of_connections_becomes_labels(browser: Browser, folder: Path) -> None:
+    """A thousand lines between forty boxes would keep the browser busy for minutes, and show nothing."""
+    report = shown(browser, folder, "dense", material(dense(200)))
+    blocks = report.boxes()
+    report.click(blocks[-1])
+    assert len(blocks) < len(report.boxes()) <= len(blocks) + 40
+    assert 0 < report.do("document.querySelectorAll('#picture .edge').length") < 400
+    stubs = report.do("[...document.querySelectorAll('#picture .stub title')].map((title) => title.textContent)")
+    assert any("mix_0, mix_1" in stub for stub in stubs)
     assert report.complaints() == []
 
 

@@ -26,7 +26,7 @@ export interface Level {
 // An output with more uses than this on one level gets a stub for each.
 const FAN_OUT = 8;
 // More lines than this on one level are no picture any more.
-const MOST_LINKS = 160;
+const MOST_LINKS = 100;
 
 class Draft {
   links = new Map<string, Link>();
@@ -50,14 +50,16 @@ class Draft {
     }
   }
 
-  finished(edges: Edges): Level {
+  /** `items` are those of the level, in order. */
+  finished(edges: Edges, items: number[]): Level {
     const uses = new Map<number, number>();
     for (const { from } of this.links.values()) {
       uses.set(from, (uses.get(from) ?? 0) + 1);
     }
     const crowded = this.links.size > MOST_LINKS;
     const links = [...this.links.values()];
-    const far = (link: Link) => crowded && link.to - link.from > 1;
+    const order = new Map(items.map((item, place) => [item, place]));
+    const far = (link: Link) => crowded && order.get(link.to)! - order.get(link.from)! > 1;
     const cut = new Set(links.filter((link) => uses.get(link.from)! > FAN_OUT || far(link)));
     for (const link of cut) {
       link.edges.forEach((edge) => this.stub(this.ins, link.to, edges.source[edge], false));
@@ -71,7 +73,7 @@ export function wire(outline: Outline, edges: Edges): Map<number, Level> {
   for (let edge = 0; edge < edges.source.length; edge++) {
     addEdge(outline, drafts, edges, edge);
   }
-  return new Map([...drafts].map(([block, draft]) => [block, draft.finished(edges)]));
+  return new Map([...drafts].map(([block, draft]) => [block, draft.finished(edges, outline.children.get(block)!)]));
 }
 
 function addEdge(outline: Outline, drafts: Map<number, Draft>, edges: Edges, edge: number): void {
