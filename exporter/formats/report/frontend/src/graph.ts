@@ -5,9 +5,9 @@ import { guard } from "lit/directives/guard.js";
 import { repeat } from "lit/directives/repeat.js";
 
 import { details } from "./details";
-import type { Line } from "./labels";
 import { HEADER, type Layout, Layouter, type PlacedBox, type PlacedEdge, type PlacedStub } from "./layout";
 import { OUTSIDE } from "./outline";
+import { type Placed, Shapes } from "./shapes";
 import type { Colouring, State } from "./state";
 import { wire } from "./wiring";
 
@@ -17,12 +17,6 @@ const ZOOMS = [0.2, 4];
 const SMALLEST_TEXT = 0.6;
 // Beside an opened block, in CSS pixels.
 const SPACE = 24;
-
-interface Placed<Kind> {
-  thing: Kind;
-  x: number;
-  y: number;
-}
 
 /** The things of a layout and of all that is open inside, with their places in the picture. */
 interface Flat {
@@ -35,20 +29,20 @@ export class GraphView {
   private readonly layouter: Layouter;
   private layout: Layout;
   private zoom = 1;
-  private focus = -1;
-  private marked = new Set<number>();
+  private readonly shapes: Shapes;
 
   constructor(private readonly host: HTMLElement, private readonly state: State) {
     const levels = wire(state.outline, state.model.edges);
     this.layouter = new Layouter(state.outline, levels, state.model.edges.tensor);
     this.layout = this.layouter.level(OUTSIDE, state.open);
-    this.focus = state.outline.children.get(OUTSIDE)![0] ?? -1;
+    this.shapes = new Shapes(state, (item) => this.activate(item));
+    this.shapes.focus = state.outline.children.get(OUTSIDE)![0] ?? -1;
     state.listen((change) => {
       const before = this.anchor();
       if (change === "open") {
         this.layout = this.layouter.level(OUTSIDE, state.open);
       }
-      this.marked = this.markedItems();
+      this.shapes.mark();
       this.draw();
       if (change === "open" || change === "choice") {
         this.keepInView(before);
@@ -129,112 +123,15 @@ export class GraphView {
               <path d="M0 0 L8 4 L0 8 z"></path>
             </marker>`)}
         </defs>
-        ${repeat(frames, ({ thing }) => thing.item, (placed) => this.frame(placed))}
-        ${repeat(flat.edges, ({ thing }) => thing.id, (placed) => this.edge(placed))}
-        ${repeat(flat.stubs, ({ thing }) => thing.id, (placed) => this.stub(placed))}
-        ${repeat(boxes, ({ thing }) => thing.item, (placed) => this.box(placed))}
+        ${repeat(frames, ({ thing }) => thing.item, (placed) => this.shapes.frame(placed))}
+        ${repeat(flat.edges, ({ thing }) => thing.id, (placed) => this.shapes.edge(placed))}
+        ${repeat(flat.stubs, ({ thing }) => thing.id, (placed) => this.shapes.stub(placed))}
+        ${repeat(boxes, ({ thing }) => thing.item, (placed) => this.shapes.box(placed))}
       </svg>` as unknown as SVGTemplateResult;
   }
 
-  private frame({ thing, x, y }: Placed<PlacedBox>): SVGTemplateResult {
-    return svg`
-      <g class="frame ${this.classes(thing.item)}" transform="translate(${x} ${y})">
-        <rect class="area" width=${thing.width} height=${thing.height} rx="8"></rect>
-        <g class="header" role="button" aria-expanded="true" data-item=${thing.item} aria-label=${this.label(thing)}
-          tabindex=${this.tabindex(thing.item)} @click=${() => this.activate(thing.item)}>
-          <rect width=${thing.width} height=${HEADER - 6} rx="8"></rect>
-          <text x="12" y="19" class="bold">${thing.lines[0].text}</text>
-          ${badgeText(thing.lines[0], thing.width - 34, 19)}
-          <text x=${thing.width - 20} y="20" class="sign" aria-hidden="true">−</text>
-        </g>
-      </g>`;
-  }
-
-  private box({ thing, x, y }: Placed<PlacedBox>): SVGTemplateResult {
-    const isBlock = this.state.outline.isBlock(thing.item);
-    const times = this.state.model.items.times[thing.item];
-    const { width, height } = thing;
-    return svg`
-      <g class="box ${isBlock ? "block" : "layer"} ${this.classes(thing.item)}" style=${this.heat(thing.item)}
-        transform="translate(${x} ${y})" role="button" data-item=${thing.item}
-        aria-expanded=${isBlock ? "false" : nothing} aria-pressed=${isBlock ? nothing : String(thing.item === this.state.item)}
-        aria-label=${this.label(thing)} tabindex=${this.tabindex(thing.item)} @click=${() => this.activate(thing.item)}>
-        <title>${this.state.nameOf(thing.item)}</title>
-        ${times > 1 ? svg`<rect class="behind" x="5" y="5" width=${width} height=${height} rx="6"></rect>` : nothing}
-        <rect class="face" width=${width} height=${height} rx="6"></rect>
-        <path class="stripe" d="M6 0 h-0 a6 6 0 0 0 -6 6 v${height - 12} a6 6 0 0 0 6 6 z"></path>
-        ${thing.lines.map((line, place) => svg`<text x="14" y=${20 + 16 * place} class=${line.style}>${line.text}</text>
-          ${badgeText(line, width - (isBlock ? 28 : 8), 20)}`)}
-        ${isBlock ? svg`<text x=${width - 19} y="21" class="sign" aria-hidden="true">+</text>` : nothing}
-      </g>`;
-  }
-
-  private stub({ thing, x, y }: Placed<PlacedStub>): SVGTemplateResult {
-    const goes = thing.layers.length > 0;
-    return svg`
-      <g class="stub ${goes ? "goes" : ""}" transform="translate(${x} ${y})"
-        @click=${() => goes && this.state.chooseLayer(thing.layers[0])}>
-        <title>${thing.title}</title>
-        <rect width=${thing.width} height=${thing.height} rx="10"></rect>
-        <text x=${thing.width / 2} y="14" class="small">${thing.text}</text>
-      </g>`;
-  }
-
-  private edge({ thing, x, y }: Placed<PlacedEdge>): SVGTemplateResult {
-    const more = thing.edges.length > 1 ? ` (and ${thing.edges.length - 1} more)` : "";
-    const title = thing.text ? svg`<title>${thing.text}${more}</title>` : nothing;
-    const marked = this.isMarked(thing) ? "marked" : "";
-    return svg`
-      <g class="edge ${thing.dashed ? "dashed" : ""} ${marked}" transform="translate(${x} ${y})">
-        <path d=${curve(thing.points)} marker-end="url(#${marked ? "marked-arrow" : "arrow"})">${title}</path>
-      </g>`;
-  }
-
-  private label(box: PlacedBox): string {
-    const path = this.marked.has(box.item) ? ", on the marked path" : "";
-    return box.lines.map(({ text, badge }) => (badge ? `${text}, ${badge}` : text)).join(", ") + path;
-  }
-
-  private classes(item: number): string {
-    const { state } = this;
-    const kind = state.outline.isBlock(item) ? "" : `kind-${state.model.layers.kind[state.outline.head(item)]}`;
-    const chosen = item === state.item ? "chosen" : "";
-    return `${state.colouring === "kind" ? kind : "heat"} ${chosen} ${this.marked.has(item) ? "marked" : ""}`;
-  }
-
-  /** The part of the whole model's cost that a box has, its root taken so that small parts can be told apart. */
-  private heat(item: number): string {
-    const { outline, colouring } = this.state;
-    if (colouring === "kind") {
-      return "";
-    }
-    const whole = outline.children.get(OUTSIDE)!.reduce((sum, child) => sum + (outline.total(child, colouring) ?? 0), 0);
-    const part = outline.total(item, colouring) ?? 0;
-    return `--heat: ${whole ? (100 * Math.sqrt(part / whole)).toFixed(1) : 0}%`;
-  }
-
-  private isMarked(edge: PlacedEdge): boolean {
-    const { marks, model } = this.state;
-    return marks !== null && edge.edges.some((row) => marks.has(model.edges.source[row]) && marks.has(model.edges.target[row]));
-  }
-
-  private markedItems(): Set<number> {
-    const items = new Set<number>();
-    for (const layer of this.state.marks ?? []) {
-      const [item] = this.state.outline.place(layer);
-      for (let at = item; at >= 0 && !items.has(at); at = this.state.model.items.parent[at]) {
-        items.add(at);
-      }
-    }
-    return items;
-  }
-
-  private tabindex(item: number): number {
-    return item === this.focus ? 0 : -1;
-  }
-
   private activate(item: number): void {
-    this.focus = item;
+    this.shapes.focus = item;
     if (this.state.outline.isBlock(item) && !this.state.start) {
       this.state.toggle(item);
     } else {
@@ -294,7 +191,7 @@ export class GraphView {
       return;
     }
     const hadFocus = this.canvas.contains(document.activeElement) || document.activeElement === document.body;
-    this.focus = item;
+    this.shapes.focus = item;
     this.draw();
     const element = this.element(item);
     const after = element?.getBoundingClientRect();
@@ -343,8 +240,8 @@ export class GraphView {
 
   private actions(): Record<string, () => void> {
     return {
-      Enter: () => this.activate(this.focus),
-      " ": () => this.activate(this.focus),
+      Enter: () => this.activate(this.shapes.focus),
+      " ": () => this.activate(this.shapes.focus),
       Escape: () => this.closeAround(),
       ArrowDown: () => this.move(0, 1),
       ArrowUp: () => this.move(0, -1),
@@ -359,10 +256,10 @@ export class GraphView {
 
   private closeAround(): void {
     const { state } = this;
-    const path = state.outline.path(this.focus);
+    const path = state.outline.path(this.shapes.focus);
     const open = path.filter((item) => state.open.has(item)).at(-1);
     if (open !== undefined) {
-      this.focus = open;
+      this.shapes.focus = open;
       state.toggle(open);
     }
   }
@@ -374,7 +271,7 @@ export class GraphView {
       x: x + (thing.inside ? Math.min(thing.width, 80) : thing.width) / 2,
       y: y + (thing.inside ? HEADER : thing.height) / 2,
     }));
-    const here = boxes.find(({ item }) => item === this.focus) ?? boxes[0];
+    const here = boxes.find(({ item }) => item === this.shapes.focus) ?? boxes[0];
     let [best, least] = [-1, Infinity];
     for (const { item, x, y } of boxes) {
       const along = (x - here.x) * right + (y - here.y) * down;
@@ -390,7 +287,7 @@ export class GraphView {
 
   private moveTo(item: number | undefined): void {
     if (item !== undefined && item >= 0) {
-      this.focus = item;
+      this.shapes.focus = item;
       this.draw();
       this.element(item)?.focus({ preventScroll: true });
       scrollTo(this.element(item));
@@ -401,21 +298,3 @@ export class GraphView {
 function scrollTo(element: Element | null): void {
   element?.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
-
-function badgeText(line: Line, right: number, y: number): SVGTemplateResult | typeof nothing {
-  return line.badge ? svg`<text x=${right} y=${y} class="badge">${line.badge}</text> ` : nothing;
-}
-
-/** A smooth line through dagre's points. */
-function curve(points: { x: number; y: number }[]): string {
-  const [first, ...rest] = points;
-  let path = `M${first.x.toFixed(1)} ${first.y.toFixed(1)}`;
-  for (let place = 0; place < rest.length - 1; place++) {
-    const [control, next] = [rest[place], rest[place + 1]];
-    const isLast = place === rest.length - 2;
-    const [x, y] = isLast ? [next.x, next.y] : [(control.x + next.x) / 2, (control.y + next.y) / 2];
-    path += ` Q${control.x.toFixed(1)} ${control.y.toFixed(1)} ${x.toFixed(1)} ${y.toFixed(1)}`;
-  }
-  return rest.length === 1 ? `${path} L${rest[0].x.toFixed(1)} ${rest[0].y.toFixed(1)}` : path;
-}
-
