@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: check test test-all format clean
+.PHONY: check test test-all format report clean
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -20,6 +20,10 @@ test-all:
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+# What `--to html` puts into each page; needs npm. The result is in the repository, so that installing does not.
+report:
+	cd exporter/formats/report/frontend && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 
 $(VENV)/.installed: pyproject.toml configs/constraints.txt
 	$(PYTHON) -m venv $(VENV)

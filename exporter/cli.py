@@ -180,7 +180,9 @@ def app() -> None:
     show_default=True,
     help="Time limit of the svg's layout.",
 )
-@click.option("--stats", is_flag=True, help="Also write statistics of every weight into tensors.parquet.")
+@click.option(
+    "--stats", is_flag=True, help="Also write statistics of every weight into tensors.parquet and model.html."
+)
 @click.option("--force", is_flag=True, help="Export again what is up to date.")
 @click.option("--view", "viewing", is_flag=True, help="Then show the first finished model in Netron.")
 @click.option("--no-browser", is_flag=True, help="With --view: print the address only.")

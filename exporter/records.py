@@ -112,7 +112,8 @@ class LayerCosts:
     """The costs of all layers by namespace, and of the model.
 
     `macs` and `flops` are the sums over the layers of depth 0 for which they are known, None when there are none;
-    `layers_without_cost` counts the others.
+    `layers_without_cost` counts the others. `live_activation_bytes` are those of all layer outputs that are
+    needed while a layer runs, by namespace; it is empty when the peak is unknown.
     """
 
     layers: Mapping[str, Cost]
@@ -122,6 +123,7 @@ class LayerCosts:
     macs: int | None
     flops: int | None
     peak_activation_bytes: int | None
+    live_activation_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

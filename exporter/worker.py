@@ -112,16 +112,14 @@ class Work:
             costs = material.costs or job_costs(self.job, material.graph, material.nodes)
             material = dataclasses.replace(material, costs=costs)
             memory.release_unused()
-        for name in self.job.formats:
-            if name != "onnx":
-                self._write(name, material)
+        self._write_all(material, after_verification=False)
         if not isinstance(opened, DescribedModel) and "onnx" in self.job.formats:
             self.verification = self._verify(opened)
         with self.reporter.stage("source"):
             opened.finish_checks()
             self.job = dataclasses.replace(self.job, source_digest=digest.result())
-        if "parquet" in self.job.formats:
-            self._write_models(dataclasses.replace(material, job=self.job, verification=self.verification))
+        material = dataclasses.replace(material, job=self.job, verification=self.verification)
+        self._write_all(material, after_verification=True)
         files = describe(self.export.staging, self.names, self.digests)
         outcome = self._outcome(opened, files, time.monotonic() - started)
         self.export.commit(self.names, manifest(self.job, opened.graph, outcome, material, self.import_rss_bytes))
@@ -172,17 +170,17 @@ class Work:
             found = measure_all(weights, opened.values, self.reporter.progress)
         return dataclasses.replace(material, statistics=found)
 
+    def _write_all(self, material: Material, *, after_verification: bool) -> None:
+        """All formats but ONNX, which is the first of all, that are written at this point."""
+        for name in self.job.formats:
+            if name != "onnx" and FORMATS[name].after_verification == after_verification:
+                self._write(name, material)
+
     def _write(self, name: str, material: Material) -> None:
         chosen = FORMATS[name]
         with self.reporter.stage(name):
             self.reporter.note(*importlib.import_module(chosen.module).write(material, self.export.staging))
         self.names += [file for file in chosen.files if (self.export.staging / file).exists()]
-
-    def _write_models(self, material: Material) -> None:
-        from exporter.formats import model_table
-
-        model_table.write(material, self.export.staging)
-        self.names.append(model_table.FILE)
 
     def _verify(self, opened: OpenedModel) -> Verification:
         if not self.job.verify:

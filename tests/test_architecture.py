@@ -41,7 +41,7 @@ FLOORS: list[dict[str, list[str]]] = [
         "comparison": ["comparison"],
         "schema": ["schema"],
         "costs": ["costs"],
-        "statistics": ["statistics", "tensor_statistics"],
+        "statistics": ["statistics", "tensor_statistics", "suspicions"],
     },
     {"records": ["records"]},
     {"errors": ["errors"]},

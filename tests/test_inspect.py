@@ -15,7 +15,7 @@ from exporting import export_here, run_here
 
 from exporter import cli
 from exporter.commands.inspect import sparkline
-from exporter.commands.suspicions import suspicions
+from exporter.suspicions import suspicions
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import click
 from exporter import console, plan
 from exporter.commands.exported import exported
 from exporter.commands.rows import aligned, csv_line, plain
-from exporter.commands.suspicions import Row, suspicions
 from exporter.errors import SourceError, UsageError
 from exporter.memory import format_bytes
 from exporter.session import Run
+from exporter.suspicions import Row, suspicions
 
 FORMATS = ("table", "json", "csv")
 BARS = " ▁▂▃▄▅▆▇█"

@@ -16,7 +16,7 @@ from exporter.costs.calls import Call, Calls
 from exporter.costs.counting import Operations, Sizes, count
 from exporter.costs.layer_costs import FORMULAS, operations
 from exporter.costs.layer_formulas import LayerCall
-from exporter.costs.live_activations import peak_bytes
+from exporter.costs.live_activations import live_bytes
 from exporter.records import Cost, Job, Layer, LayerCosts, ModelGraph, OnnxNode, Shape, TensorSpec
 
 # What stands for a dynamic dimension that is no batch (a sequence's length, an image's side) when nothing else is said.
@@ -72,6 +72,7 @@ def layer_costs(
     for layer in reversed(graph.layers):
         costs[layer.namespace] = counter.cost(layer, costs)
     output_bytes = {call: _output_bytes(calls.layers[call[0]], found.outputs) for call, found in shapes.items()}
+    live = live_bytes(calls, output_bytes, {spec.name for spec in graph.outputs})
     outermost = [costs[layer.namespace] for layer in calls.inside.get(None, ())]
     return LayerCosts(
         layers={layer.namespace: costs[layer.namespace] for layer in graph.layers},
@@ -80,7 +81,8 @@ def layer_costs(
         layers_without_cost=sum(cost.macs is None for cost in outermost),
         macs=_sum_of_known([cost.macs for cost in outermost]),
         flops=_sum_of_known([cost.flops for cost in outermost]),
-        peak_activation_bytes=peak_bytes(calls, output_bytes, {spec.name for spec in graph.outputs}),
+        peak_activation_bytes=max(live.values()) if live else None,
+        live_activation_bytes=live or {},
     )
 
 

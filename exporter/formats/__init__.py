@@ -5,7 +5,8 @@ through `exporter.files.new_file` and returns notes for the user. `onnx` is writ
 others describe what it made.
 
 What a format `needs` in its material is made only for those that say so: `costs` of the layers, and `statistics` of
-the weights, which every format that `takes_statistics` gets with `--stats`.
+the weights, which every format that `takes_statistics` gets with `--stats`. One that is written `after_verification`
+also has the verdict and the digest of the source.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Format:
     takes_statistics: bool = False
     extra: str = ""
     imports: tuple[str, ...] = ()
+    after_verification: bool = False
 
 
 COSTS, STATISTICS = "costs", "statistics"
@@ -42,11 +44,12 @@ FORMATS: dict[str, Format] = {
         ),
         Format(
             "parquet",
-            "exporter.formats.layer_table",
+            "exporter.formats.catalogue",
             ("models.parquet", "layers.parquet", "tensors.parquet", "edges.parquet", "nodes.parquet"),
             "the layer catalogue, for pandas, DuckDB and Polars",
             needs=frozenset({COSTS}),
             takes_statistics=True,
+            after_verification=True,
         ),
         Format("dot", "exporter.formats.dot_graph", ("model.dot",), "the graph of layers as Graphviz text"),
         Format("svg", "exporter.formats.svg_picture", ("model.svg",), "the graph of layers as a picture"),
@@ -101,6 +104,15 @@ FORMATS: dict[str, Format] = {
             "the graph and its costs for Model Explorer",
             needs=frozenset({COSTS}),
             takes_statistics=True,
+        ),
+        Format(
+            "html",
+            "exporter.formats.report.page",
+            ("model.html",),
+            "all about the model in one page for a browser",
+            needs=frozenset({COSTS}),
+            takes_statistics=True,
+            after_verification=True,
         ),
     )
 }

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 Row = dict[str, Any]
 
 
-def suspicions(rows: Sequence[Row], most: int | None) -> list[str]:
-    """Sentences about `tensors` rows with statistics; of each kind at most so many, None for all."""
+# What the sentences are made from: keys of the `tensors` table.
+KEYS = ("tensor", "shape", "dtype", "nans", "infs", "dead_filters", "distinct", "min", "sha256")
+
+
+def suspicions(rows: Collection[Row], most: int | None, more: str = " (--all shows them)") -> list[str]:
+    """Sentences about `tensors` rows with statistics; of each kind at most so many, None for all.
+
+    `rows` is gone through several times. `more` says where the others are.
+    """
     kinds = (_not_finite(rows), _dead_filters(rows), _constant(rows), _identical(rows))
-    return [line for kind in kinds for line in _limited(list(kind), most)] + list(_plain_constants(rows))
+    return [line for kind in kinds for line in _limited(list(kind), most, more)] + list(_plain_constants(rows))
 
 
-def _limited(lines: list[str], most: int | None) -> list[str]:
+def _limited(lines: list[str], most: int | None, more: str) -> list[str]:
     if most is None or len(lines) <= most:
         return lines
-    return [*lines[:most], f"… and {len(lines) - most} more like it (--all shows them)"]
+    return [*lines[:most], f"… and {len(lines) - most} more like it{more}"]
 
 
 def _size(row: Row) -> int:
