@@ -1,4 +1,4 @@
-"""`model.dot`: the graph of layers as Graphviz text, streamed."""
+"""`model.dot`: the graph of layers as Graphviz text, streamed; and the DOT of all pictures."""
 
 from __future__ import annotations
 
@@ -8,56 +8,61 @@ from itertools import groupby
 from pathlib import Path
 
 from exporter import files
-from exporter.formats.dot_labels import box_label, box_tooltip, cluster_label, escaped, quoted
-from exporter.formats.node_style import FONT, INK, shape_text, shortened
+from exporter.formats.dot_labels import escaped, quoted
+from exporter.formats.node_style import FONT, shape_text, shortened
+from exporter.formats.pictures.themes import LIGHT, Theme
 from exporter.formats.repetition import Block, Part
-from exporter.formats.sketch import Arrow, Box, Piece, Sketch, is_framed, sketch, title
-from exporter.records import Material, ModelGraph
+from exporter.formats.sketch import Arrow, Box, Piece, Sketch, is_framed, title
+from exporter.records import Material
 
-HEAD = (
-    f'graph [fontname="{FONT}", fontsize=12, fontcolor="{INK}"];',
-    "graph [rankdir=TB, nodesep=0.25, ranksep=0.28, bgcolor=white];",
-    f'node [fontname="{FONT}", fontsize=11, fontcolor="{INK}", shape=plain];',
-    f'edge [fontname="{FONT}", fontsize=9, color="#444444", arrowsize=0.6];',
-)
 STUB = 'shape=box, style="rounded,dashed", fontsize=9, margin="0.05,0.02", height=0, width=0'
+RANKS = {"down": "TB", "right": "LR"}
 
 
 @dataclass(frozen=True)
 class Paint:
-    """How boxes and arrows look: an HTML-like label, a tooltip, and attributes to add, each ending in `, `."""
+    """How boxes, clusters and arrows look: HTML-like labels, tooltips, ids of boxes and clusters (empty for none).
 
-    label: Callable[[Box], str] = box_label
-    tooltip: Callable[[Box], str] = box_tooltip
+    `arrow` gives attributes to add to an arrow, each ending in `, `.
+    """
+
+    label: Callable[[Box], str]
+    tooltip: Callable[[Box], str]
+    cluster: Callable[[Block], str]
     arrow: Callable[[Arrow], str] = lambda arrow: ""
-
-
-PLAIN = Paint()
+    identify: Callable[[Part], str] = lambda part: ""
+    theme: Theme = LIGHT
+    direction: str = "down"
 
 
 def write(material: Material, folder: Path) -> tuple[str, ...]:
-    files.write_lines(folder / "model.dot", lines(material.graph, expand=material.job.expand))
-    return ()
+    from exporter.formats.pictures.drawings import first_drawing
+
+    drawing, paint, note = first_drawing(material)
+    files.write_lines(folder / "model.dot", sheet(drawing, drawing.pieces, drawing.arrows, (), paint))
+    return (note,) if note else ()
 
 
-def lines(graph: ModelGraph, *, expand: bool = False) -> Iterator[str]:
-    """The whole model, folded where blocks repeat, or with every layer as a node (`expand`)."""
-    drawing = sketch(graph, expand=expand)
-    yield from sheet(drawing, drawing.pieces, drawing.arrows)
+def head(paint: Paint) -> Iterator[str]:
+    theme, font = paint.theme, f'fontname="{FONT}"'
+    yield f'graph [{font}, fontsize=12, fontcolor="{theme.ink}"];'
+    yield f'graph [rankdir={RANKS[paint.direction]}, nodesep=0.25, ranksep=0.28, bgcolor="{theme.background}"];'
+    yield f'node [{font}, fontsize=11, fontcolor="{theme.ink}", shape=plain];'
+    yield f'edge [{font}, fontsize=9, color="{theme.arrow}", arrowsize=0.6];'
 
 
 def sheet(
-    drawing: Sketch, pieces: Sequence[Piece], arrows: Iterable[Arrow], links: Iterable[str] = (), paint: Paint = PLAIN
+    drawing: Sketch, pieces: Sequence[Piece], arrows: Iterable[Arrow], links: Iterable[str], paint: Paint
 ) -> Iterator[str]:
     """DOT for some pieces of a picture and for those arrows that it is given; `links` are lines to add."""
     yield f"digraph {quoted(drawing.name)} {{"
-    yield from HEAD
+    yield from head(paint)
     for _, members in groupby(pieces, key=lambda piece: id(piece.frame)):
         inside = list(members)
         if frame := inside[0].frame:
-            yield from (f"subgraph cluster_{inside[0].start} {{", cluster_style(frame))
+            yield from (f"subgraph cluster_{inside[0].start} {{", cluster_style(frame, paint))
         for piece in inside:
-            yield from part_lines(drawing, piece.part, piece.start, paint=paint)
+            yield from part_lines(drawing, piece.part, piece.start, paint)
         if frame:
             yield "}"
     for number, arrow in enumerate(arrows):
@@ -67,41 +72,48 @@ def sheet(
 
 
 def part_lines(
-    drawing: Sketch, part: Part, number: int, depth: int = 0, paint: Paint = PLAIN
+    drawing: Sketch, part: Part, number: int, paint: Paint, depth: int = 0
 ) -> Generator[str, None, int]:
     """The boxes of a part, from `number` on, inside their clusters; returns the number of the next box."""
     if not isinstance(part, Block) or part.closed:
         box = drawing.boxes[number]
-        yield f"n{number} [label=<{paint.label(box)}>, tooltip={quoted(paint.tooltip(box))}];"
+        own = attribute("id", paint.identify(part))
+        yield f"n{number} [{own}label=<{paint.label(box)}>, tooltip={quoted(paint.tooltip(box))}];"
         return number + 1
     framed = is_framed(part)
     if framed:
         yield f"subgraph cluster_{number}_{depth} {{"
-        yield cluster_style(part)
+        yield cluster_style(part, paint)
     for inner in part.parts:
-        number = yield from part_lines(drawing, inner, number, depth + 1, paint)
+        number = yield from part_lines(drawing, inner, number, paint, depth + 1)
     if framed:
         yield "}"
     return number
 
 
-def cluster_style(block: Block) -> str:
-    """Nested models have a dark frame, repeated blocks a blue one, others a faint one."""
-    frame = "#1b1b1b" if block.models else "#1f5fa8" if block.times > 1 else "#c4c4c4"
-    fill = "#f3f8fe" if block.times > 1 else "#fcfcfc"
-    words = " ".join(part for part in (title(block), f"×{block.times}" if block.times > 1 else "") if part)
+def attribute(name: str, value: str) -> str:
+    return f"{name}={quoted(value)}, " if value else ""
+
+
+def cluster_style(block: Block, paint: Paint) -> str:
+    """Nested models have a frame of their own, repeated blocks a coloured one, others a faint one."""
+    theme, repeats = paint.theme, block.times > 1
+    frame = theme.model_frame if block.models else theme.repeat_frame if repeats else theme.frame
+    fill = theme.repeat_fill if repeats else theme.frame_fill
+    words = " ".join(part for part in (title(block), f"×{block.times}" if repeats else "") if part)
+    own = attribute("id", paint.identify(block)).replace(", ", "; ")
     return (
-        f'label=<{cluster_label(block)}>; tooltip={quoted(words)}; style="rounded,filled"; color="{frame}"; '
-        f'fillcolor="{fill}"; labeljust=l; penwidth={1.6 if block.times > 1 or block.models else 1}; margin=9;'
+        f'{own}label=<{paint.cluster(block)}>; tooltip={quoted(words)}; style="rounded,filled"; color="{frame}"; '
+        f'fillcolor="{fill}"; labeljust=l; penwidth={1.6 if repeats or block.models else 1}; margin=9;'
     )
 
 
-def arrow_lines(number: int, arrow: Arrow, paint: Paint = PLAIN) -> Iterator[str]:
+def arrow_lines(number: int, arrow: Arrow, paint: Paint) -> Iterator[str]:
     source = f"n{arrow.source}"
     if arrow.stub:
         source = f"s{number}"
         name = shortened(arrow.edge.source.rpartition("/")[2], 30)
-        yield f"{source} [label=<↩ {escaped(name)}>, {STUB}];"
+        yield f'{source} [label=<↩ {escaped(name)}>, color="{paint.theme.frame}", {STUB}];'
     shape = f"{shape_text([arrow.edge.shape])} {arrow.edge.dtype or '?'}"
     words = f"{arrow.edge.source} → {arrow.edge.target}\n{shape}"
     words = f"{paint.arrow(arrow)}tooltip={quoted(words)}"

@@ -19,8 +19,10 @@ from pathlib import Path
 from exporter.errors import InternalError, ResourceError, UnsupportedError
 
 # What fontconfig, the dynamic loader and Python need; everything else of the parent's environment stays out.
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "FONTCONFIG_PATH", "SYSTEMROOT")
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "SYSTEMROOT")
 SHOWN_BYTES = 2000
+# Boxes must have the size of the text that will be in them, on every machine.
+FONTS = Path(__file__).parent / "pictures" / "fonts"
 
 
 def svg(dot: str | Path, *, seconds: float) -> bytes:
@@ -34,17 +36,22 @@ def pictures(texts: Sequence[str], *, seconds: float) -> list[bytes]:
     Raises ResourceError when the time is up, UnsupportedError without Graphviz, InternalError when it fails.
     """
     data = b"".join(text.encode() + b"\0" for text in texts)
-    output = run([sys.executable, "-P", "-m", "exporter.formats.layout"], data, seconds)
+    require_graphviz()
+    output = run("exporter.formats.layout", (), data, seconds)
     found = output.split(b"\0")[:-1]
     if len(found) != len(texts):
         raise InternalError("Graphviz did not draw every graph", why=f"{len(found)} of {len(texts)} came back")
     return found
 
 
-def run(command: Sequence[str], data: bytes, seconds: float) -> bytes:
-    """The child's output; it and everything that it started are gone when this returns."""
+def run(module: str, arguments: Sequence[str], data: bytes, seconds: float) -> bytes:
+    """The output of a module run as a child; it and everything that it started are gone when this returns.
+
+    Raises ResourceError when the time is up, InternalError when it fails.
+    """
     with subprocess.Popen(
-        command,
+        # With -P nothing is imported from the folder that the child happens to start in.
+        [sys.executable, "-P", "-m", module, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -55,14 +62,14 @@ def run(command: Sequence[str], data: bytes, seconds: float) -> bytes:
             output, complaint = child.communicate(data, timeout=max(seconds, 0))
         except subprocess.TimeoutExpired as error:
             raise ResourceError(
-                "the layout took too long",
-                why=f"Graphviz was ended after {seconds:g} s",
+                "the picture took too long",
+                why=f"{module.rpartition('.')[2]} was ended after {seconds:.3g} s",
                 hint="give it more time with --layout-seconds, or open the ONNX file in Netron",
             ) from error
         finally:
             end(child)
     if child.returncode != 0:
-        raise InternalError("Graphviz failed", why=reason(child.returncode, complaint))
+        raise InternalError(f"{module.rpartition('.')[2]} failed", why=reason(child.returncode, complaint))
     return output
 
 
@@ -78,15 +85,18 @@ def reason(status: int, complaint: bytes) -> str:
     return f"{ended}: {tail}" if tail else ended
 
 
-def environment() -> dict[str, str]:
+def require_graphviz() -> None:
     if find_spec("pygraphviz") is None and shutil.which("dot") is None:
         raise UnsupportedError(
             "no Graphviz", why="neither pygraphviz nor a `dot` program is there", hint="pip install pygraphviz"
         )
+
+
+def environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    # The child runs with -P: nothing is imported from the folder that it happens to start in.
     places = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
-    return kept | {"PYTHONPATH": os.pathsep.join(places), "PYTHONHASHSEED": "0"}
+    fonts = {"FONTCONFIG_FILE": str(FONTS / "fonts.conf")}
+    return kept | fonts | {"PYTHONPATH": os.pathsep.join(places), "PYTHONHASHSEED": "0"}
 
 
 def draw(text: bytes) -> bytes:
