@@ -83,7 +83,7 @@ def checked(options: ExportOptions) -> Job:
         trust_code=options.trust_code,
         layout_seconds=options.layout_seconds,
         stats=options.stats,
-        picture=_picture(options),
+        picture=_picture(options, formats),
     )
 
 
@@ -190,7 +190,7 @@ def _input_shapes(options: ExportOptions) -> dict[str, Shape]:
     return shapes
 
 
-def _picture(options: ExportOptions) -> PictureOptions:
+def _picture(options: ExportOptions, formats: Sequence[str]) -> PictureOptions:
     """Raises UsageError. Whether a name of --expand is in the model is known when the model has been read."""
     for flag, value, choices in (
         ("--direction", options.direction, DIRECTIONS),
@@ -198,7 +198,9 @@ def _picture(options: ExportOptions) -> PictureOptions:
         ("--color-by", options.color_by, COLOURINGS),
     ):
         near = difflib.get_close_matches(value, choices, n=1)
-        require(value in choices, f"{flag} {value}", f"there are {', '.join(choices)}", f"{flag} {(near or choices)[0]}")
+        require(
+            value in choices, f"{flag} {value}", f"there are {', '.join(choices)}", f"{flag} {(near or choices)[0]}"
+        )
     depth, most = options.depth, options.max_nodes
     require(depth is None or depth >= 0, f"--depth {depth}", "it counts levels of blocks from 0", "--depth 1")
     require(most is None or most >= 1, f"--max-nodes {most}", "a picture has at least one box", "--max-nodes 60")
@@ -208,4 +210,9 @@ def _picture(options: ExportOptions) -> PictureOptions:
     is_whole = ALL in options.expand
     alone = not is_whole or (depth is None and most is None)
     require(alone, f"--expand {ALL}", "it draws every layer whatever --depth and --max-nodes say", "leave them out")
-    return PictureOptions(depth, options.expand, most, options.direction, options.theme, options.color_by)
+    picture = PictureOptions(depth, options.expand, most, options.direction, options.theme, options.color_by)
+    drawers = [name for name, entry in FORMATS.items() if entry.draws]
+    has_drawer = picture == PictureOptions() or any(name in drawers for name in formats)
+    why = f"options for pictures are for {', '.join(drawers)}"
+    require(has_drawer, "--to", why, "add svg to --to")
+    return picture

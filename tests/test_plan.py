@@ -146,7 +146,7 @@ def test_the_fingerprint_stays_when_nothing_that_matters_changes(tmp_path: Path)
         {"verify": False},
         {"atol": 1.0},
         {"rtol": 1.0},
-        {"expand": True},
+        {"formats": ("svg",), "expand": ("all",)},
         {"layout_seconds": 1.0},
         {"max_memory": "4GiB"},
         {"external_data": "always"},

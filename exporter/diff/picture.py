@@ -21,8 +21,8 @@ from exporter.formats.dot_graph import Paint, sheet
 from exporter.formats.dot_labels import box_tooltip, escaped, small
 from exporter.formats.levels import Hierarchy
 from exporter.formats.node_style import INK, Style, label, output_text, shortened
-from exporter.formats.repetition import Block, Node, Part, Unit, folded
 from exporter.formats.pictures.opening import STAGES, opened
+from exporter.formats.repetition import Block, Node, Part, Unit, folded
 from exporter.formats.sketch import Box, Sketch, drawn, rows_of, title
 from exporter.formats.svg_compose import Frame, compose
 from exporter.records import Layer

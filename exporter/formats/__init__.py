@@ -5,7 +5,8 @@ through `exporter.files.new_file` and returns notes for the user. `onnx` is writ
 others describe what it made.
 
 What a format `needs` in its material is made only for those that say so: `costs` of the layers, and `statistics` of
-the weights, which every format that `takes_statistics` gets with `--stats`.
+the weights, which every format that `takes_statistics` gets with `--stats`. One that `draws` heeds the options for
+pictures (`records.PictureOptions`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Format:
     summary: str
     needs: frozenset[str] = frozenset()
     takes_statistics: bool = False
+    draws: bool = False
 
 
 COSTS, STATISTICS = "costs", "statistics"
@@ -43,8 +45,38 @@ FORMATS: dict[str, Format] = {
             needs=frozenset({COSTS}),
             takes_statistics=True,
         ),
-        Format("dot", "exporter.formats.dot_graph", ("model.dot",), "the graph of layers as Graphviz text"),
-        Format("svg", "exporter.formats.svg_picture", ("model.svg",), "the graph of layers as a picture"),
+        Format(
+            "dot",
+            "exporter.formats.dot_graph",
+            ("model.dot",),
+            "the graph of layers as Graphviz text",
+            needs=frozenset({COSTS}),
+            draws=True,
+        ),
+        Format(
+            "svg",
+            "exporter.formats.svg_picture",
+            ("model.svg",),
+            "the graph of layers as a picture",
+            needs=frozenset({COSTS}),
+            draws=True,
+        ),
+        Format(
+            "png",
+            "exporter.formats.png_picture",
+            ("model.png",),
+            "that picture in pixels",
+            needs=frozenset({COSTS}),
+            draws=True,
+        ),
+        Format(
+            "pdf",
+            "exporter.formats.pdf_picture",
+            ("model.pdf",),
+            "that picture for paper",
+            needs=frozenset({COSTS}),
+            draws=True,
+        ),
     )
 }
 

@@ -30,7 +30,7 @@ MOST_COLUMNS = 16
 LINE_HEIGHT, RANK_GAP, BOX_GAP, FRAME_MARGIN, BARS = 17.0, 22.0, 18.0, 44.0, 8.0
 # Of a character in the small and in the bold type of a box.
 SMALL_WIDTH, BOLD_WIDTH = 5.6, 7.6
-LINK = 'shape=circle, fontsize=10, width=0.25, fixedsize=true, style=filled'
+LINK = "shape=circle, fontsize=10, width=0.25, fixedsize=true, style=filled"
 
 
 @dataclass(frozen=True)

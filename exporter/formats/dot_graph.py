@@ -48,6 +48,8 @@ def head(paint: Paint) -> Iterator[str]:
     yield f'graph [{font}, fontsize=12, fontcolor="{theme.ink}"];'
     yield f'graph [rankdir={RANKS[paint.direction]}, nodesep=0.25, ranksep=0.28, bgcolor="{theme.background}"];'
     yield f'node [{font}, fontsize=11, fontcolor="{theme.ink}", shape=plain];'
+    # Of the links between columns; layers have colours of their own.
+    yield f'node [color="{theme.link_border}", fillcolor="{theme.link_fill}"];'
     yield f'edge [{font}, fontsize=9, color="{theme.arrow}", arrowsize=0.6];'
 
 
@@ -60,7 +62,8 @@ def sheet(
     for _, members in groupby(pieces, key=lambda piece: id(piece.frame)):
         inside = list(members)
         if frame := inside[0].frame:
-            yield from (f"subgraph cluster_{inside[0].start} {{", cluster_style(frame, paint))
+            goes_on = any(piece.frame is frame and piece.start < inside[0].start for piece in drawing.pieces)
+            yield from (f"subgraph cluster_{inside[0].start} {{", cluster_style(frame, paint, continued=goes_on))
         for piece in inside:
             yield from part_lines(drawing, piece.part, piece.start, paint)
         if frame:
@@ -71,9 +74,7 @@ def sheet(
     yield "}"
 
 
-def part_lines(
-    drawing: Sketch, part: Part, number: int, paint: Paint, depth: int = 0
-) -> Generator[str, None, int]:
+def part_lines(drawing: Sketch, part: Part, number: int, paint: Paint, depth: int = 0) -> Generator[str, None, int]:
     """The boxes of a part, from `number` on, inside their clusters; returns the number of the next box."""
     if not isinstance(part, Block) or part.closed:
         box = drawing.boxes[number]
@@ -95,15 +96,16 @@ def attribute(name: str, value: str) -> str:
     return f"{name}={quoted(value)}, " if value else ""
 
 
-def cluster_style(block: Block, paint: Paint) -> str:
+def cluster_style(block: Block, paint: Paint, *, continued: bool = False) -> str:
     """Nested models have a frame of their own, repeated blocks a coloured one, others a faint one."""
+    more = " (continued)" if continued else ""
     theme, repeats = paint.theme, block.times > 1
     frame = theme.model_frame if block.models else theme.repeat_frame if repeats else theme.frame
     fill = theme.repeat_fill if repeats else theme.frame_fill
     words = " ".join(part for part in (title(block), f"×{block.times}" if repeats else "") if part)
     own = attribute("id", paint.identify(block)).replace(", ", "; ")
     return (
-        f'{own}label=<{paint.cluster(block)}>; tooltip={quoted(words)}; style="rounded,filled"; color="{frame}"; '
+        f'{own}label=<{paint.cluster(block)}{more}>; tooltip={quoted(words)}; style="rounded,filled"; color="{frame}"; '
         f'fillcolor="{fill}"; labeljust=l; penwidth={1.6 if repeats or block.models else 1}; margin=9;'
     )
 

@@ -63,7 +63,7 @@ def run(module: str, arguments: Sequence[str], data: bytes, seconds: float) -> b
         except subprocess.TimeoutExpired as error:
             raise ResourceError(
                 "the picture took too long",
-                why=f"{module.rpartition('.')[2]} was ended after {seconds:.3g} s",
+                why=f"{module.rpartition('.')[2]} was ended after {max(seconds, 0):.3g} s",
                 hint="give it more time with --layout-seconds, or open the ONNX file in Netron",
             ) from error
         finally:

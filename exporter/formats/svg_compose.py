@@ -84,7 +84,7 @@ def size_of(document: bytes) -> tuple[float, float]:
     return float(found[1]), float(found[2])
 
 
-def element(tag: str, text: str = "", **attributes: str | float) -> ElementTree.Element:
+def element(tag: str, text: str = "", /, **attributes: str | float) -> ElementTree.Element:
     """`x1=2.0` becomes the attribute `x1`, `font_size` the attribute `font-size`."""
     names = {name.replace("_", "-"): str(value) for name, value in attributes.items()}
     made = ElementTree.Element(f"{{{SVG}}}{tag}", names)
@@ -170,17 +170,17 @@ def legend_of(frame: Frame, width: float) -> tuple[list[ElementTree.Element], in
 
 
 def finished(panels: Sequence[Panel], frame: Frame) -> Iterator[ElementTree.Element]:
+    given: set[str] = set()
     for item in panels:
-        tidy(item.group, frame.attributes)
-        item.group.extend(titles_on_top(item.group, frame.theme))
+        tidy(item.group, frame.attributes, given)
+        item.group.extend(list(titles_on_top(item.group)))
         across, down = item.shift[0] + item.left, item.shift[1] + item.top
         item.group.set("transform", f"translate({across:.2f} {down:.2f})")
         yield item.group
 
 
-def tidy(group: ElementTree.Element, attributes: Mapping[str, Mapping[str, str]]) -> None:
-    """Ids that mean something; tooltips as `<title>` elements instead of Graphviz's own names."""
-    given: set[str] = set()
+def tidy(group: ElementTree.Element, attributes: Mapping[str, Mapping[str, str]], given: set[str]) -> None:
+    """Ids that mean something, each `given` once; tooltips as `<title>` elements instead of Graphviz's own names."""
     for inner in group.iter():
         # Graphviz puts `a_` before the id of what has a tooltip, in a group without a class.
         own = inner.attrib.pop("id", "")
@@ -201,30 +201,34 @@ def tidy(group: ElementTree.Element, attributes: Mapping[str, Mapping[str, str]]
             anchor.insert(0, element("title", words))
 
 
-def titles_on_top(group: ElementTree.Element, theme: Theme) -> Iterator[ElementTree.Element]:
+def titles_on_top(group: ElementTree.Element) -> Iterator[ElementTree.Element]:
     """The titles of clusters again above all arrows, each on a piece of its cluster's ground."""
     for cluster in group.findall(f"{{{SVG}}}g[@class='cluster']"):
         texts = list(cluster.iter(f"{{{SVG}}}text"))
-        grounds = [shape.get("fill", "none") for shape in cluster.iter() if shape.get("fill", "none") != "none"]
-        if not texts:
+        shapes = [shape for tag in ("path", "polygon") for shape in cluster.iter(f"{{{SVG}}}{tag}")]
+        if not texts or not shapes:
             continue
         for holder in list(cluster.iter()):
             for text in holder.findall(f"{{{SVG}}}text"):
                 holder.remove(text)
-        yield title_ground(texts, grounds[0] if grounds else theme.background)
+        yield title_ground(texts, shapes[0])
         yield from texts
 
 
-def title_ground(texts: Sequence[ElementTree.Element], fill: str) -> ElementTree.Element:
+def title_ground(texts: Sequence[ElementTree.Element], frame: ElementTree.Element) -> ElementTree.Element:
+    """A piece of a frame's ground behind a title, short of the frame's border."""
+    numbers = [float(number) for number in re.findall(r"-?[\d.]+", frame.get("d") or frame.get("points") or "0")]
     left = min(float(text.get("x", 0)) for text in texts)
     right = max(
         float(text.get("x", 0))
         + text_width(text.text or "", float(text.get("font-size", 12)), bold=text.get("font-weight") == "bold")
         for text in texts
     )
+    right = min(right, max(numbers[::2]) - 4)
     base, high = float(texts[0].get("y", 0)), max(float(text.get("font-size", 12)) for text in texts)
     place: dict[str, str | float] = {"x": f"{left - 2:.1f}", "y": f"{base - 0.95 * high:.1f}"}
-    return element("rect", width=f"{right - left:.1f}", height=f"{1.2 * high:.1f}", fill=fill, **place)
+    fill = frame.get("fill", "none")
+    return element("rect", width=f"{max(right - left, 1):.1f}", height=f"{1.2 * high:.1f}", fill=fill, **place)
 
 
 def links(panels: Sequence[Panel], frame: Frame) -> Iterable[ElementTree.Element]:

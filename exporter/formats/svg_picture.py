@@ -9,7 +9,7 @@ from time import monotonic
 from exporter import files
 from exporter.errors import InternalError, ResourceError, UnsupportedError
 from exporter.formats import layout
-from exporter.formats.columns import plans, scale
+from exporter.formats.columns import plans, scale, turning_point
 from exporter.formats.dot_graph import sheet
 from exporter.formats.pictures import plain
 from exporter.formats.pictures.drawings import Subject
@@ -60,7 +60,7 @@ def document(material: Material) -> tuple[bytes, tuple[str, ...]]:
         found = scale(*size_of(picture))
         if fitting is None or found > fitting[0]:
             fitting = found, picture, subject.note(drawing, failed)
-        if found >= READABLE_SCALE or not subject.is_free():
+        if found >= READABLE_SCALE or not subject.is_free() or turning_point(drawing) is not None:
             break
     if fitting is not None:
         return fitting[1], (fitting[2],) if fitting[2] else ()
@@ -71,7 +71,7 @@ def listed(subject: Subject, failure: str) -> tuple[bytes, tuple[str, ...]]:
     """What needs no Graphviz."""
     drawing = subject.drawing(min(subject.most(), plain.MOST_BOXES))
     _, frame = subject.paint(drawing)
-    attributes = {key: {} for box in drawing.boxes for key in plain.ids(box)}
+    attributes: dict[str, dict[str, str]] = {key: {} for box in drawing.boxes for key in plain.ids(box)}
     frame = replace(frame, attributes=attributes, styles=())
     note = f"The picture is a plain list of blocks ({failure}); `--to dot` has the graph as text."
     return compose(drawing.name, [plain.picture(drawing, frame.theme)], frame), (note,)
@@ -81,9 +81,7 @@ def rendered(subject: Subject, drawing: Sketch, seconds: float) -> bytes:
     """The document of one attempt, wrapped as suits a page best. Raises as `layout.pictures` does."""
     paint, frame = subject.paint(drawing)
     ways = plans(drawing, right=frame.right)[: None if len(drawing.boxes) <= TRIED_BOXES else 1]
-    texts = [
-        "\n".join(sheet(drawing, part.pieces, part.arrows, part.links, paint)) for way in ways for part in way
-    ]
+    texts = ["\n".join(sheet(drawing, part.pieces, part.arrows, part.links, paint)) for way in ways for part in way]
     found = iter(layout.pictures(texts, seconds=seconds))
-    documents = [compose(drawing.name, [next(found) for _ in way], frame) for way in ways]
-    return max(documents, key=lambda document: scale(*size_of(document)))
+    documents = [(compose(drawing.name, [next(found) for _ in way], frame), len(way)) for way in ways]
+    return max(documents, key=lambda entry: (round(scale(*size_of(entry[0])), 2), -entry[1]))[0]

@@ -1,4 +1,4 @@
-"""What is drawn of a model: the finest picture that its options allow, and coarser ones in case it cannot be laid out."""
+"""What is drawn of a model: the finest picture that its options allow, and coarser ones if it cannot be laid out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST_BOXES = 400
 # More boxes than this take Graphviz minutes, and nobody reads them.
 MOST_EXPANDED = 2_000
 # What is tried when a picture cannot be laid out in time, or is too large for a page.
-FEWER = (56, 40, 28, 16, 8)
+FEWER = (64, 56, 48, 40, 28, 16, 8)
 # Parts that the description for screen readers names.
 MOST_TOLD = 40
 
@@ -84,7 +84,9 @@ class Subject:
         """What is not in the picture and why, or how to see it; empty where all is there or as asked for."""
         shut = sum(isinstance(box.part, Block) for box in drawing.boxes)
         if failed:
-            return f"{failed}; it is simplified: {shut} blocks are single boxes. `--to dot --expand all` has every layer."
+            return (
+                f"{failed}; it is simplified: {shut} blocks are single boxes. `--to dot --expand all` has every layer."
+            )
         if not shut or not self.is_free():
             return ""
         blocks = "1 block is drawn as a single box" if shut == 1 else f"{shut} blocks are drawn as single boxes"

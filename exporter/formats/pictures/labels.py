@@ -18,7 +18,7 @@ from exporter.records import Layer
 
 LONGEST_NAME = 34
 # Points: the longest bar of a picture, the height of each, and a length that can still be seen.
-BAR_LENGTH, BAR_HEIGHT, SHORTEST_BAR = 72, 3, 2
+BAR_LENGTH, BAR_HEIGHT, SHORTEST_BAR = 72, 3, 3
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which blocks of a folded tree are drawn open, with their inside, and which as single boxes.
 
-A picture has room for so many boxes. Level by level, blocks are opened as long as there is room: first one of each kind,
-so that a reader sees it once, then all others or none of them. What is opened by name comes before all that.
+A picture has room for so many boxes. Level by level, blocks are opened as long as there is room: first one of each
+kind, so that a reader sees it once, then all others or none of them. What is opened by name comes before all that.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def staged(parts: Sequence[Part], most: int) -> tuple[Part, ...]:
 
 
 def closed(part: Part) -> Part:
-    return replace(part, closed=True) if is_closable(part) else part
+    return replace(part, closed=True) if isinstance(part, Block) and is_closable(part) else part
 
 
 def is_closable(part: Part) -> bool:
@@ -97,8 +97,10 @@ class Chooser:
         while level and (depth is None or nesting < depth):
             blocks = [part for part in level if isinstance(part, Block) and is_closable(part)]
             for block in representatives(blocks):
-                if not any(likeness(classes(block), other) >= ALIKE for other in self.shown):
-                    self.try_open(block)
+                known = any(likeness(classes(block), other) >= ALIKE for other in self.shown)
+                # A picture of what is rare in the model would mislead where there is no room for what is frequent.
+                if not known and not self.try_open(block):
+                    break
             later = [block for block in blocks if id(block) not in self.open]
             if sum(len(block.parts) - 1 for block in later) <= self.room():
                 for block in later:

@@ -63,7 +63,9 @@ def shaded(color: str, lightness: float, most: float) -> str:
     """The hue of a colour, as light as asked for (0 to 1) and at most as saturated."""
     parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     hue, _, saturation = colorsys.rgb_to_hls(*parts)
-    return "#" + "".join(f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(hue, lightness, min(saturation, most)))
+    return "#" + "".join(
+        f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(hue, lightness, min(saturation, most))
+    )
 
 
 DARK = Theme(
