@@ -17,11 +17,11 @@ from exporter.diff.weights import UNKNOWN
 from exporter.errors import ExportError, InternalError, ResourceError
 from exporter.formats import layout
 from exporter.formats.columns import plans
-from exporter.formats.dot_graph import Paint, sheet
 from exporter.formats.dot_labels import box_tooltip, escaped, small
 from exporter.formats.levels import Hierarchy
 from exporter.formats.node_style import INK, Style, label, output_text, shortened
 from exporter.formats.pictures.opening import STAGES, opened
+from exporter.formats.pictures.sheets import Paint, sheet
 from exporter.formats.repetition import Block, Node, Part, Unit, folded
 from exporter.formats.sketch import Box, Sketch, drawn, rows_of, title
 from exporter.formats.svg_compose import Frame, compose

@@ -10,9 +10,9 @@ from exporter import files
 from exporter.errors import InternalError, ResourceError, UnsupportedError
 from exporter.formats import layout
 from exporter.formats.columns import plans, scale, turning_point
-from exporter.formats.dot_graph import sheet
 from exporter.formats.pictures import plain
 from exporter.formats.pictures.drawings import Subject
+from exporter.formats.pictures.sheets import sheet
 from exporter.formats.sketch import Sketch
 from exporter.formats.svg_compose import compose, size_of
 from exporter.records import Material

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from exporter.errors import UsageError
 from exporter.formats.blocks import Folder
 from exporter.formats.columns import turning_point
-from exporter.formats.dot_graph import Paint
 from exporter.formats.levels import Hierarchy
 from exporter.formats.node_style import Style
 from exporter.formats.pictures import ALL
@@ -17,6 +16,7 @@ from exporter.formats.pictures.costs import Shares, percent
 from exporter.formats.pictures.identifiers import Identifiers
 from exporter.formats.pictures.labels import Labels
 from exporter.formats.pictures.opening import all_names, blocks_in, is_named, opened
+from exporter.formats.pictures.sheets import Paint
 from exporter.formats.pictures.themes import THEMES
 from exporter.formats.repetition import Block, Part
 from exporter.formats.sketch import Sketch, drawn, rows_of, sketch, title
