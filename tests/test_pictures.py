@@ -334,3 +334,16 @@ def test_pictures_need_no_tensorflow() -> None:
         "import sys, exporter.formats.svg_picture; sys.exit('tensorflow' in sys.modules or 'pygraphviz' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_layout_measures_text_with_the_fonts_that_come_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any font of the system the boxes have the same size, and nothing is left behind."""
+    monkeypatch.chdir(tmp_path)
+    usual = layout.svg("\n".join(lines(GRAPHS["tiny"])), seconds=60)
+    monkeypatch.setattr(layout, "SYSTEM_FONTS", "")
+    assert layout.svg("\n".join(lines(GRAPHS["tiny"])), seconds=60) == usual
+    monkeypatch.setattr(layout, "FONTS", tmp_path)
+    assert layout.svg("\n".join(lines(GRAPHS["tiny"])), seconds=60) != usual
+    assert list(tmp_path.iterdir()) == []

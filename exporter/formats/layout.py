@@ -7,6 +7,7 @@ texts on its standard output, each closed by a NUL byte.
 
 from __future__ import annotations
 
+import html
 import os
 import shutil
 import signal
@@ -15,7 +16,9 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from exporter import files
 from exporter.errors import InternalError, ResourceError, UnsupportedError
 
 # What fontconfig, the dynamic loader and Python need; everything else of the parent's environment stays out.
@@ -23,6 +26,7 @@ PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "SYST
 SHOWN_BYTES = 2000
 # Boxes must have the size of the text that will be in them, on every machine.
 FONTS = Path(__file__).parent / "pictures" / "fonts"
+SYSTEM_FONTS = '<include ignore_missing="yes">/etc/fonts/fonts.conf</include>'
 
 
 def svg(dot: str | Path, *, seconds: float) -> bytes:
@@ -37,17 +41,32 @@ def pictures(texts: Sequence[str], *, seconds: float) -> list[bytes]:
     """
     data = b"".join(text.encode() + b"\0" for text in texts)
     require_graphviz()
-    output = run("exporter.formats.layout", (), data, seconds)
+    with TemporaryDirectory(prefix="export-model-fonts-") as folder:
+        output = run("exporter.formats.layout", (), data, seconds, {"FONTCONFIG_FILE": offered_fonts(folder)})
     found = output.split(b"\0")[:-1]
     if len(found) != len(texts):
         raise InternalError("Graphviz did not draw every graph", why=f"{len(found)} of {len(texts)} came back")
     return found
 
 
-def run(module: str, arguments: Sequence[str], data: bytes, seconds: float) -> bytes:
-    """The output of a module run as a child; it and everything that it started are gone when this returns.
+def offered_fonts(folder: str) -> str:
+    """The path of a fontconfig file that adds our fonts to those of the system.
 
-    Raises ResourceError when the time is up, InternalError when it fails.
+    The fonts are linked into the folder, because fontconfig 2.13 writes a file of its own beside the fonts it finds.
+    """
+    for font in FONTS.glob("*.ttf"):
+        Path(folder, font.name).symlink_to(font)
+    lines = ("<fontconfig>", f"<dir>{html.escape(folder)}</dir>", SYSTEM_FONTS, "</fontconfig>")
+    files.write_lines(Path(folder, "fonts.conf"), lines)
+    return str(Path(folder, "fonts.conf"))
+
+
+def run(
+    module: str, arguments: Sequence[str], data: bytes, seconds: float, more: dict[str, str] | None = None
+) -> bytes:
+    """The output of a module run as a child, with `more` in its environment.
+
+    The child and everything that it started are gone when this returns. Raises ResourceError when the time is up, InternalError when it fails.
     """
     with subprocess.Popen(
         # With -P nothing is imported from the folder that the child happens to start in.
@@ -55,7 +74,7 @@ def run(module: str, arguments: Sequence[str], data: bytes, seconds: float) -> b
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(),
+        env=environment() | (more or {}),
         start_new_session=True,
     ) as child:
         try:
@@ -95,8 +114,7 @@ def require_graphviz() -> None:
 def environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     places = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
-    fonts = {"FONTCONFIG_FILE": str(FONTS / "fonts.conf")}
-    return kept | fonts | {"PYTHONPATH": os.pathsep.join(places), "PYTHONHASHSEED": "0"}
+    return kept | {"PYTHONPATH": os.pathsep.join(places), "PYTHONHASHSEED": "0"}
 
 
 def draw(text: bytes) -> bytes:
