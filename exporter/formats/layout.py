@@ -66,7 +66,8 @@ def run(
 ) -> bytes:
     """The output of a module run as a child, with `more` in its environment.
 
-    The child and everything that it started are gone when this returns. Raises ResourceError when the time is up, InternalError when it fails.
+    It and everything that it started are gone when this returns. Raises ResourceError when the time is up,
+    InternalError when it fails.
     """
     with subprocess.Popen(
         # With -P nothing is imported from the folder that the child happens to start in.
