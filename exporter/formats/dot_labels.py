@@ -13,6 +13,8 @@ from exporter.records import Layer
 
 def clean(text: str) -> str:
     """Text that is valid in UTF-8 and in XML: what neither allows becomes `�`."""
+    if text.isprintable():
+        return text
     text = text.encode("utf-8", "replace").decode()
     return "".join(sign if sign in "\n\t" or (sign.isprintable() or sign == " ") else "\ufffd" for sign in text)
 

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from exporter.records import Layer, Shape
@@ -68,7 +69,12 @@ PADDING = re.compile(r"ZeroPadding")
 
 def kind(layer: Layer) -> str:
     """A key of `STYLES`."""
-    return next((name for name, pattern in COMPILED if pattern.search(layer.class_name)), "other")
+    return kind_of_class(layer.class_name)
+
+
+@lru_cache(maxsize=1000)
+def kind_of_class(class_name: str) -> str:
+    return next((name for name, pattern in COMPILED if pattern.search(class_name)), "other")
 
 
 def settings(layer: Layer) -> dict[str, Any]:

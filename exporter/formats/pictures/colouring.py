@@ -45,11 +45,19 @@ def legend(choice: str, theme: Theme, rows: Iterable[Sequence[Layer]], look: Col
     """The styles that are in the picture, in an order of their own."""
     found = {look(row) for row in rows}
     if choice == "class":
-        return [style for style in theme.kinds.values() if style in found]
+        return merged([style for style in theme.kinds.values() if style in found])
     if choice in WHAT:
         samples = (0.0, *(bound + BOUNDS[1] / 2 for bound in BOUNDS), None)
         return [style for share in samples if (style := share_style(theme, share, WHAT[choice])) in found]
     return sorted(found, key=lambda style: style.title)
+
+
+def merged(styles: Iterable[Style]) -> list[Style]:
+    """Styles that look the same as one: on paper there are fewer looks than kinds of layers."""
+    titles: dict[tuple[str, str], list[str]] = {}
+    for style in styles:
+        titles.setdefault((style.fill, style.border), []).append(style.title)
+    return [Style(", ".join(words), fill, border) for (fill, border), words in titles.items()]
 
 
 def share_style(theme: Theme, share: float | None, what: str) -> Style:

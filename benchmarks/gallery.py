@@ -1,0 +1,183 @@
+"""The pictures in docs/gallery, with those of `keras.utils.plot_model` beside them, and what both cost.
+
+python benchmarks/gallery.py --output docs/gallery
+python benchmarks/gallery.py --output /tmp/gallery --only ResNet101,u_net
+
+Needs `pip install pydot` and the program `dot`, for plot_model. Each picture is made by a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import gallery_models
+from PIL import Image
+
+# Pictures that show the options, beside the default one of each model.
+VARIANTS = {
+    "ResNet101": {"dark": ("--theme", "dark"), "macs": ("--color-by", "macs")},
+    "EfficientNetB0": {"print": ("--theme", "print"), "params": ("--color-by", "params")},
+    "whisper_base": {"right": ("--direction", "right")},
+    "NASNetLarge": {"depth0": ("--depth", "0")},
+}
+TITLES = {
+    "ResNet101": "ResNet101",
+    "EfficientNetB0": "EfficientNetB0",
+    "InceptionV3": "InceptionV3",
+    "NASNetLarge": "NASNetLarge",
+    "MobileNetV3Large": "MobileNetV3Large",
+    "ConvNeXtTiny": "ConvNeXtTiny",
+    "u_net": "U-Net",
+    "bert_base": "BERT base",
+    "whisper_base": "Whisper base, an encoder with a decoder",
+    "siamese": "Siamese network of two towers",
+    "transformer_400": "Transformer of 400 layers",
+}
+PLOT_SECONDS = 600
+THUMBNAIL = (420, 560)
+COLUMNS = (
+    "model",
+    "layers",
+    "ours: whole command, s",
+    "the picture alone, s",
+    "SVG, kB",
+    "points",
+    "plot_model: whole process, s",
+    "the picture alone, s",
+    "PNG, kB",
+    "pixels",
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished picture: seconds of the whole process and of drawing, bytes, width and height."""
+
+    seconds: float
+    drawing_seconds: float
+    nbytes: int
+    size: tuple[int, int]
+    layers: int = 0
+
+
+def ours(source: str, target: Path, options: Sequence[str]) -> Made:
+    with tempfile.TemporaryDirectory() as folder:
+        flags = ["--to", "svg", "--weights", "random", "--no-verify", "--quiet", "-o", folder, *options]
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-m", "exporter", source, *flags], check=True)
+        seconds = time.monotonic() - started
+        (made,) = Path(folder).iterdir()
+        manifest = json.loads((made / "manifest.json").read_text(encoding="utf-8"))
+        data = (made / "model.svg").read_bytes()
+    target.write_bytes(data)
+    (drawing,) = (stage["seconds"] for stage in manifest["stages"] if stage["name"] == "svg")
+    box = data[: data.index(b"width=")].split(b'viewBox="0 0 ')[1].split(b'"')[0].split()
+    return Made(seconds, drawing, len(data), (int(box[0]), int(box[1])), manifest["layers"])
+
+
+def theirs(name: str, thumbnail: Path) -> Made | None:
+    """None where it does not end in time."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.png")
+        started = time.monotonic()
+        try:
+            child = subprocess.run(
+                [sys.executable, __file__, "--plot", name, "--output", str(path)],
+                capture_output=True,
+                text=True,
+                timeout=PLOT_SECONDS,
+                check=True,
+            )
+        except subprocess.TimeoutExpired:
+            return None
+        seconds = time.monotonic() - started
+        Image.MAX_IMAGE_PIXELS = None
+        with Image.open(path) as image:
+            size = image.size
+            small = image.convert("RGB")
+            small.thumbnail(THUMBNAIL)
+            small.quantize(64).save(thumbnail, optimize=True)
+        return Made(seconds, float(child.stdout.split()[-1]), path.stat().st_size, size)
+
+
+def plot(name: str, path: Path) -> None:
+    """In a child: the model, and plot_model's picture of it with shapes and nested models, as people call it."""
+    import keras
+
+    gallery_models.hollow()
+    if name in gallery_models.BUILDERS:
+        model = gallery_models.BUILDERS[name]()
+    else:
+        model = getattr(keras.applications, name)(weights=None)
+    started = time.monotonic()
+    keras.utils.plot_model(model, to_file=str(path), show_shapes=True, show_layer_names=True, expand_nested=True)
+    print(time.monotonic() - started)
+
+
+def page(rows: dict[str, tuple[Made, Made | None]], variants: dict[str, Sequence[str]]) -> str:
+    lines = [
+        "# Gallery",
+        "",
+        "Made by `python benchmarks/gallery.py --output docs/gallery`. Each picture is what `export-model MODEL --to svg`",
+        "writes; options stand above those that have any. Beside it is the picture of",
+        "`keras.utils.plot_model(model, show_shapes=True, show_layer_names=True, expand_nested=True)`, scaled down.",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{'---|' * len(COLUMNS)}",
+    ]
+    for name, (own, other) in rows.items():
+        cells = [TITLES[name], f"{own.layers:,}", *cells_of(own)]
+        cells += cells_of(other) if other else [f"not within {PLOT_SECONDS} s", "–", "–", "–"]
+        lines.append(f"| {' | '.join(cells)} |")
+    for name, (_, other) in rows.items():
+        lines += ["", f"## {TITLES[name]}", "", f"![{TITLES[name]}]({name}.svg)"]
+        if other:
+            size = "×".join(f"{length:,}" for length in other.size)
+            lines += ["", f"plot_model: {size} pixels, here as a thumbnail", ""]
+            lines += [f"![{TITLES[name]} by plot_model]({name}.plot_model.png)"]
+        for variant, flags in variants.items():
+            if variant.startswith(f"{name}."):
+                lines += ["", f"`{' '.join(flags)}`", "", f"![{TITLES[name]}, {' '.join(flags)}]({variant}.svg)"]
+    return "\n".join(lines) + "\n"
+
+
+def cells_of(made: Made) -> list[str]:
+    size = "×".join(f"{length:,}" for length in made.size)
+    return [f"{made.seconds:.1f}", f"{made.drawing_seconds:.1f}", f"{made.nbytes / 1000:,.0f}", size]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--only", default="", help="names, separated by commas")
+    parser.add_argument("--plot", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.plot:
+        plot(asked.plot, asked.output)
+        return
+    gallery_models.hollow()
+    asked.output.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, tuple[Made, Made | None]] = {}
+    shown: dict[str, Sequence[str]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in asked.only.split(",") if asked.only else TITLES:
+            source = gallery_models.saved(name, Path(folder))
+            own = ours(source, asked.output / f"{name}.svg", ())
+            for variant, flags in VARIANTS.get(name, {}).items():
+                ours(source, asked.output / f"{name}.{variant}.svg", flags)
+                shown[f"{name}.{variant}"] = flags
+            rows[name] = own, theirs(name, asked.output / f"{name}.plot_model.png")
+            print(name, rows[name], flush=True)
+    (asked.output / "README.md").write_text(page(rows, shown), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
