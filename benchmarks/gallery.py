@@ -126,8 +126,8 @@ def page(rows: dict[str, tuple[Made, Made | None]], variants: dict[str, Sequence
     lines = [
         "# Gallery",
         "",
-        "Made by `python benchmarks/gallery.py --output docs/gallery`. Each picture is what `export-model MODEL --to svg`",
-        "writes; options stand above those that have any. Beside it is the picture of",
+        "Made by `python benchmarks/gallery.py --output docs/gallery`. Each picture is what",
+        "`export-model MODEL --to svg` writes; options stand above those that have any. Beside it is the picture of",
         "`keras.utils.plot_model(model, show_shapes=True, show_layer_names=True, expand_nested=True)`, scaled down.",
         "",
         f"| {' | '.join(COLUMNS)} |",

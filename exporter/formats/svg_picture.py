@@ -22,7 +22,7 @@ SHARE = 0.6
 # Several ways to wrap a picture are tried where it has at most so many boxes.
 TRIED_BOXES = 150
 # A page is readable down to this scale, at which ordinary text is 6 points high.
-READABLE_SCALE = 0.58
+READABLE_SCALE = 0.55
 FILE = "model.svg"
 
 

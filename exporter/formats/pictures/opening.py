@@ -119,19 +119,17 @@ class Chooser:
 
 
 def representatives(blocks: Sequence[Block]) -> list[Block]:
-    """The first of each kind of blocks; the kind that stands for most of the model is in front."""
-    kinds: list[tuple[Block, Counter[str]]] = []
-    weights: list[int] = []
+    """One of each kind of blocks, that with most copies; the kind that stands for most of the model is in front."""
+    kinds: list[tuple[Counter[str], list[Block]]] = []
     for block in blocks:
         found = classes(block)
-        same = next((at for at, (_, other) in enumerate(kinds) if likeness(found, other) >= ALIKE), None)
+        same = next((members for other, members in kinds if likeness(found, other) >= ALIKE), None)
         if same is None:
-            kinds.append((block, found))
-            weights.append(0)
-            same = len(kinds) - 1
-        weights[same] += block.times * found.total()
-    order = sorted(range(len(kinds)), key=lambda at: -weights[at])
-    return [kinds[at][0] for at in order]
+            kinds.append((found, [block]))
+        else:
+            same.append(block)
+    kinds.sort(key=lambda kind: -kind[0].total() * sum(block.times for block in kind[1]))
+    return [max(members, key=lambda block: block.times) for _, members in kinds]
 
 
 def classes(block: Block) -> Counter[str]:
