@@ -42,7 +42,8 @@ TITLES = {
     "transformer_400": "Transformer of 400 layers",
 }
 PLOT_SECONDS = 600
-THUMBNAIL = (420, 560)
+# Of plot_model's pictures the top is shown, so high at most for its width, and so wide at most in pixels.
+HEIGHT_TO_WIDTH, THUMBNAIL_WIDTH = 3, 420
 COLUMNS = (
     "model",
     "layers",
@@ -102,8 +103,9 @@ def theirs(name: str, thumbnail: Path) -> Made | None:
         Image.MAX_IMAGE_PIXELS = None
         with Image.open(path) as image:
             size = image.size
-            small = image.convert("RGB")
-            small.thumbnail(THUMBNAIL)
+            top = image.crop((0, 0, image.width, min(image.height, HEIGHT_TO_WIDTH * image.width))).convert("RGB")
+            width = min(THUMBNAIL_WIDTH, image.width)
+            small = top.resize((width, round(top.height * width / top.width)), Image.Resampling.LANCZOS)
             small.quantize(64).save(thumbnail, optimize=True)
         return Made(seconds, float(child.stdout.split()[-1]), path.stat().st_size, size)
 
@@ -112,8 +114,8 @@ def plot(name: str, path: Path) -> None:
     """In a child: the model, and plot_model's picture of it with shapes and nested models, as people call it."""
     import keras
 
-    gallery_models.hollow()
     if name in gallery_models.BUILDERS:
+        gallery_models.hollow()
         model = gallery_models.BUILDERS[name]()
     else:
         model = getattr(keras.applications, name)(weights=None)
@@ -141,7 +143,8 @@ def page(rows: dict[str, tuple[Made, Made | None]], variants: dict[str, Sequence
         lines += ["", f"## {TITLES[name]}", "", f"![{TITLES[name]}]({name}.svg)"]
         if other:
             size = "×".join(f"{length:,}" for length in other.size)
-            lines += ["", f"plot_model: {size} pixels, here as a thumbnail", ""]
+            share = min(1.0, HEIGHT_TO_WIDTH * other.size[0] / other.size[1])
+            lines += ["", f"plot_model: {size} pixels; here are the first {share:.0%} of it, scaled down", ""]
             lines += [f"![{TITLES[name]} by plot_model]({name}.plot_model.png)"]
         for variant, flags in variants.items():
             if variant.startswith(f"{name}."):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import exporting
 import pypdf
 import pytest
 from layer_graphs import GRAPHS, Builder, hostile
@@ -176,3 +177,35 @@ def test_signs_that_the_font_lacks_do_not_stop_the_pdf(tmp_path: Path) -> None:
     build = Builder()
     build.add("Dense", [build.add("InputLayer", name="層")], "plain")
     assert any("plain" in line for line in boxes_of_text(build.graph(), tmp_path))
+
+
+def test_an_export_writes_all_pictures_and_says_in_its_receipt_how(tmp_path: Path) -> None:
+    source = keras_model(tmp_path)
+    outcome = exporting.export_here(
+        source, tmp_path / "out", formats=("dot", "svg", "png", "pdf"), verify=False, theme="dark", depth=1
+    )
+    assert (outcome.status, outcome.error) == ("done", None)
+    made = Path(outcome.output_path)
+    assert {"model.dot", "model.svg", "model.png", "model.pdf"} <= {path.name for path in made.iterdir()}
+    assert exporting.manifest(made)["arguments"]["picture"]["theme"] == "dark"
+    with Image.open(made / "model.png") as image:
+        assert image.convert("RGB").getpixel((2, 2)) == (0x14, 0x17, 0x1C)
+
+
+def test_an_unknown_block_is_noticed_before_anything_is_converted(tmp_path: Path) -> None:
+    source = keras_model(tmp_path)
+    outcome = exporting.export_here(source, tmp_path / "out", formats=("onnx", "svg"), expand=("steem",))
+    assert outcome.status == "failed"
+    assert outcome.error is not None
+    assert "stem" in outcome.error["why"]
+    assert {stage.name for stage in outcome.stages} <= {"import", "build", "read", "source"}
+
+
+def keras_model(folder: Path) -> Path:
+    import keras
+
+    stem = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.ReLU()], name="stem")
+    image = keras.Input((8, 8, 3))
+    head = keras.layers.Dense(3, name="head")(keras.layers.Flatten()(stem(image)))
+    keras.Model(image, head).save(folder / "model.keras")
+    return folder / "model.keras"
