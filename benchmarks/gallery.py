@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -84,8 +85,8 @@ def ours(source: str, target: Path, options: Sequence[str]) -> Made:
     return Made(seconds, drawing, len(data), (int(box[0]), int(box[1])), manifest["layers"])
 
 
-def theirs(name: str, thumbnail: Path) -> Made | None:
-    """None where it does not end in time."""
+def theirs(name: str, thumbnail: Path) -> Made | str:
+    """Or why there is none."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.png")
         started = time.monotonic()
@@ -98,7 +99,10 @@ def theirs(name: str, thumbnail: Path) -> Made | None:
                 check=True,
             )
         except subprocess.TimeoutExpired:
-            return None
+            return f"not within {PLOT_SECONDS} s"
+        except subprocess.CalledProcessError as error:
+            ended = re.search(r"returned code: -?\d+", error.stderr)
+            return f"failed: dot {ended[0]}" if ended else "failed"
         seconds = time.monotonic() - started
         Image.MAX_IMAGE_PIXELS = None
         with Image.open(path) as image:
@@ -124,7 +128,7 @@ def plot(name: str, path: Path) -> None:
     print(time.monotonic() - started)
 
 
-def page(rows: dict[str, tuple[Made, Made | None]], variants: dict[str, Sequence[str]]) -> str:
+def page(rows: dict[str, tuple[Made, Made | str]], variants: dict[str, Sequence[str]]) -> str:
     lines = [
         "# Gallery",
         "",
@@ -137,11 +141,11 @@ def page(rows: dict[str, tuple[Made, Made | None]], variants: dict[str, Sequence
     ]
     for name, (own, other) in rows.items():
         cells = [TITLES[name], f"{own.layers:,}", *cells_of(own)]
-        cells += cells_of(other) if other else [f"not within {PLOT_SECONDS} s", "–", "–", "–"]
+        cells += [other, "–", "–", "–"] if isinstance(other, str) else cells_of(other)
         lines.append(f"| {' | '.join(cells)} |")
     for name, (_, other) in rows.items():
         lines += ["", f"## {TITLES[name]}", "", f"![{TITLES[name]}]({name}.svg)"]
-        if other:
+        if isinstance(other, Made):
             size = "×".join(f"{length:,}" for length in other.size)
             share = min(1.0, HEIGHT_TO_WIDTH * other.size[0] / other.size[1])
             lines += ["", f"plot_model: {size} pixels; here are the first {share:.0%} of it, scaled down", ""]
@@ -168,7 +172,7 @@ def main() -> None:
         return
     gallery_models.hollow()
     asked.output.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, tuple[Made, Made | None]] = {}
+    rows: dict[str, tuple[Made, Made | str]] = {}
     shown: dict[str, Sequence[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in asked.only.split(",") if asked.only else TITLES:

@@ -12,7 +12,7 @@ from exporter.records import Material
 
 MODULE = "exporter.formats.pictures.rendering"
 # Whatever the limit of the layout is.
-LEAST_SECONDS = 60.0
+LEAST_SECONDS = 300.0
 
 
 def write_rendered(kind: str, material: Material, folder: Path) -> tuple[str, ...]:
