@@ -60,8 +60,10 @@ PATTERNS = (
     ("pooling", r"Pool|^(Reduce)?(Mean|Max)$"),
     ("dropout", r"Drop|Noise|StochasticDepth|Regulariz|^Random|^Identity$"),
     ("activation", r"Activation|R[eE]?LU|Relu|ELU|Elu|Softmax|Sigmoid|Tanh|Silu|Swish|Gelu|Softplus"),
-    ("merge", r"^(Add|Subtract|Multiply|Divide|Average|Maximum|Minimum|Concatenate|Dot|Stack|TrueDivide|Concat|Sub|Mul|Div)$"),
-    ("shape", r"^(Pad|GetItem|Gather|Unsqueeze|ExpandDims|Squeeze|Cast|Slice|Split|BroadcastTo|Tile|Rescaling|CategoryEncoding)$"),
+    ("merge", r"^(Add|Subtract|Multiply|Divide|Average|Maximum|Minimum|Concatenate|Dot|Stack|TrueDivide)$"),
+    ("merge", r"^(Concat|Sub|Mul|Div)$"),
+    ("shape", r"^(Pad|GetItem|ExpandDims|Squeeze|Cast|Slice|Split|BroadcastTo|Tile|Rescaling|CategoryEncoding)$"),
+    ("shape", r"^(Gather|Unsqueeze)$"),
 )
 COMPILED = tuple((kind, re.compile(pattern)) for kind, pattern in PATTERNS)
 PADDING = re.compile(r"ZeroPadding")
