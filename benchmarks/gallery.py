@@ -187,7 +187,7 @@ def main() -> None:
                 shown[f"{name}.{variant}"] = flags
             rows[name] = own, theirs(name, asked.output / f"{name}.plot_model.png")
             print(name, rows[name], flush=True)
-    (asked.output / "README.md").write_text(page(rows, shown), encoding="utf-8")
+            (asked.output / "README.md").write_text(page(rows, shown), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from exporter.errors import InternalError
 from exporter.formats.dot_labels import clean
 from exporter.formats.node_style import FONT, Style, amount, shape_text
+from exporter.formats.pictures.links import links
+from exporter.formats.pictures.panels import GUTTER, LINK_SPACE, MARGIN, SVG, Panel, element, panel, placed, text_width
 from exporter.formats.pictures.themes import LIGHT, Theme
 from exporter.records import ModelGraph, TensorSpec
 
-SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 # Verdana has the widths of DejaVu Sans, which it comes from, where that is not installed.
 FAMILY = f"{FONT}, Verdana, sans-serif"
-MARGIN, GUTTER, LINK_SPACE = 16.0, 26.0, 16.0
 # The baselines of the model's name and of the words under it, the top of the legend and the height of its lines.
 NAME_LINE, WORDS_LINE, LEGEND_TOP, LEGEND_LINE = 28.0, 46.0, 56.0, 18.0
-# Width of a character in the size of 1, of ordinary and of bold text; somewhat more than the average.
-CHARACTER, BOLD_CHARACTER = 0.63, 0.71
 # The legend goes on in another line where it would be wider than the picture and this.
 NARROWEST = 620.0
-TRANSLATION = re.compile(r"translate\(([-\d.]+)[ ,]+([-\d.]+)\)")
 SIZE = re.compile(rb'viewBox="0 0 (\d+) (\d+)"')
 # Ids with a colon are those of no layer.
 TITLE_ID, DESCRIPTION_ID = "picture:title", "picture:description"
@@ -46,18 +42,6 @@ class Frame:
     right: bool = False
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A column's picture in points: size, the shift of its own origin, and where its corner is in the document."""
-
-    group: ElementTree.Element
-    width: float
-    height: float
-    shift: tuple[float, float]
-    left: float = 0.0
-    top: float = 0.0
-
-
 def compose(name: str, drawings: Sequence[bytes], frame: Frame) -> bytes:
     """The document, in UTF-8. Equal input gives equal bytes: Graphviz's comments and version stay out."""
     ElementTree.register_namespace("", SVG)
@@ -71,7 +55,7 @@ def compose(name: str, drawings: Sequence[bytes], frame: Frame) -> bytes:
     root.attrib |= {"role": "img", "aria-labelledby": f"{TITLE_ID} {DESCRIPTION_ID}"}
     root.extend(heading(name, frame, width, height))
     root.extend(legend)
-    root.extend(links(panels, frame))
+    root.extend(links(panels, frame.theme.link, right=frame.right))
     root.extend(finished(panels, frame))
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 
@@ -84,36 +68,6 @@ def size_of(document: bytes) -> tuple[float, float]:
     return float(found[1]), float(found[2])
 
 
-def element(tag: str, text: str = "", /, **attributes: str | float) -> ElementTree.Element:
-    """`x1=2.0` becomes the attribute `x1`, `font_size` the attribute `font-size`."""
-    names = {name.replace("_", "-"): str(value) for name, value in attributes.items()}
-    made = ElementTree.Element(f"{{{SVG}}}{tag}", names)
-    made.text = clean(text) or None
-    return made
-
-
-def panel(drawing: bytes) -> Panel:
-    root = ElementTree.fromstring(drawing)
-    group = root.find(f"{{{SVG}}}g")
-    box = [float(number) for number in root.get("viewBox", "0 0 1 1").split()]
-    if group is None:
-        group = element("g")
-    for background in group.findall(f"{{{SVG}}}polygon"):
-        group.remove(background)
-    found = TRANSLATION.search(group.get("transform", ""))
-    shift = (float(found[1]), float(found[2])) if found else (0.0, 0.0)
-    return Panel(group, box[2], box[3], shift)
-
-
-def placed(panels: Sequence[Panel], top: float, *, right: bool) -> Iterator[Panel]:
-    """The panels side by side, or below each other."""
-    space = LINK_SPACE if len(panels) > 1 else 0.0
-    left, top = (MARGIN + space, top) if right else (MARGIN, top + space)
-    for item in panels:
-        yield Panel(item.group, item.width, item.height, item.shift, left, top)
-        left, top = (left, top + item.height + GUTTER) if right else (left + item.width + GUTTER, top)
-
-
 def extent(
     panels: Sequence[Panel], name: str, frame: Frame, legend: Sequence[ElementTree.Element]
 ) -> tuple[float, float]:
@@ -122,12 +76,6 @@ def extent(
     ends = [float(item.get("x", 0)) + text_width(item.text or "", 10) for item in legend]
     ends += [MARGIN + width for width in texts] + [item.left + item.width + space * frame.right for item in panels]
     return max(ends) + MARGIN, max(item.top + item.height for item in panels) + space * (not frame.right) + MARGIN
-
-
-def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """An estimate, rather too large; signs of East Asian scripts are as wide as high."""
-    units = sum(1.0 if ord(sign) > 0x2E80 else BOLD_CHARACTER if bold else CHARACTER for sign in text)
-    return units * size
 
 
 def heading(name: str, frame: Frame, width: float, height: float) -> Iterator[ElementTree.Element]:
@@ -229,55 +177,3 @@ def title_ground(texts: Sequence[ElementTree.Element], frame: ElementTree.Elemen
     place: dict[str, str | float] = {"x": f"{left - 2:.1f}", "y": f"{base - 0.95 * high:.1f}"}
     fill = frame.get("fill", "none")
     return element("rect", width=f"{max(right - left, 1):.1f}", height=f"{1.2 * high:.1f}", fill=fill, **place)
-
-
-def links(panels: Sequence[Panel], frame: Frame) -> Iterable[ElementTree.Element]:
-    """Lines from the end of each column through the gutter to the head of the next."""
-    for here, there in pairwise(panels):
-        start, end = end_point(here, "link_out"), end_point(there, "link_in")
-        if start and end:
-            steps = [start, *(row_route if frame.right else column_route)(here, there, start, end), end]
-            look = {"stroke": frame.theme.link, "stroke_width": "2.5", "stroke_linejoin": "round"}
-            yield element("path", d=rounded(steps), fill="none", **look)
-
-
-Point = tuple[float, float]
-
-
-def column_route(here: Panel, there: Panel, start: Point, end: Point) -> list[Point]:
-    gutter = there.left - GUTTER / 2
-    low, high = here.top + here.height + 4, there.top - LINK_SPACE + 6
-    return [(start[0], low), (gutter, low), (gutter, high), (end[0], high)]
-
-
-def row_route(here: Panel, there: Panel, start: Point, end: Point) -> list[Point]:
-    gutter = there.top - GUTTER / 2
-    far, near = here.left + here.width + 4, there.left - LINK_SPACE + 6
-    return [(far, start[1]), (far, gutter), (near, gutter), (near, end[1])]
-
-
-def end_point(item: Panel, name: str) -> Point | None:
-    """Where a link's circle is in the document."""
-    for group in item.group.findall(f"{{{SVG}}}g[@id='{name}']"):
-        circle = group.find(f".//{{{SVG}}}ellipse")
-        if circle is not None:
-            across, down = float(circle.get("cx", 0)), float(circle.get("cy", 0))
-            return across + item.shift[0] + item.left, down + item.shift[1] + item.top
-    return None
-
-
-def rounded(points: Sequence[Point]) -> str:
-    """A path along the points with corners of 6 points' radius at most."""
-    words = [f"M{points[0][0]:.1f},{points[0][1]:.1f}"]
-    for before, corner, after in zip(points, points[1:], points[2:], strict=False):
-        entry, leave = toward(corner, before), toward(corner, after)
-        words.append(f"L{entry[0]:.1f},{entry[1]:.1f}Q{corner[0]:.1f},{corner[1]:.1f} {leave[0]:.1f},{leave[1]:.1f}")
-    words.append(f"L{points[-1][0]:.1f},{points[-1][1]:.1f}")
-    return "".join(words)
-
-
-def toward(corner: Point, other: Point) -> Point:
-    across, down = other[0] - corner[0], other[1] - corner[1]
-    length = (across**2 + down**2) ** 0.5
-    share = min(6.0, length / 2) / length if length else 0.0
-    return corner[0] + across * share, corner[1] + down * share
