@@ -14,8 +14,9 @@ import click
 from exporter import __version__, console
 from exporter.errors import ExportError, InternalError, UsageError
 from exporter.formats import FORMATS
+from exporter.formats.pictures import COLOURINGS, DIRECTIONS, THEME_NAMES
 from exporter.options import DTYPES, EXTERNAL_DATA_CHOICES, SUPPORTED_OPSETS
-from exporter.records import Job
+from exporter.records import Job, PictureOptions
 from exporter.session import Run, Session, StoppedError, run_in_child, serve
 
 EPILOG = """
@@ -172,16 +173,44 @@ def app() -> None:
 @click.option(
     "--trust-code", is_flag=True, help="Run code that comes with the model (Lambda layers). Only for models you trust."
 )
-@click.option("--expand", is_flag=True, help="Draw every layer in dot and svg instead of folding repeated blocks.")
 @click.option(
     "--layout-seconds",
     type=float,
     default=Job.layout_seconds,
     show_default=True,
-    help="Time limit of the svg's layout.",
+    help="Time limit of a picture's layout; a simpler picture takes its place.",
 )
 @click.option(
     "--stats", is_flag=True, help="Also write statistics of every weight into tensors.parquet and model.html."
+)
+@click.option("--depth", type=int, metavar="N", help="In pictures: draw the inside of blocks N levels deep.")
+@click.option(
+    "--expand",
+    metavar="NAME|all",
+    multiple=True,
+    help="In pictures: draw the inside of this block too, or every layer. Repeatable; NAME may hold * and ?.",
+)
+@click.option("--max-nodes", type=int, metavar="N", help="In pictures: at most N boxes.  [default: what fits a page]")
+@click.option(
+    "--direction",
+    metavar="|".join(DIRECTIONS),
+    default=PictureOptions.direction,
+    show_default=True,
+    help="Where pictures flow.",
+)
+@click.option(
+    "--theme",
+    metavar="|".join(THEME_NAMES),
+    default=PictureOptions.theme,
+    show_default=True,
+    help="Colours of pictures; print needs no colour printer.",
+)
+@click.option(
+    "--color-by",
+    metavar="|".join(COLOURINGS),
+    default=PictureOptions.color_by,
+    show_default=True,
+    help="What the fill of a layer says in pictures.",
 )
 @click.option("--force", is_flag=True, help="Export again what is up to date.")
 @click.option("--view", "viewing", is_flag=True, help="Then show the first finished model in Netron.")

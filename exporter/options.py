@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from exporter import memory
 from exporter.errors import UsageError
 from exporter.formats import FORMATS, STATISTICS, needed
-from exporter.records import WEIGHT_CHOICES, Job, Shape
+from exporter.formats.pictures import ALL, COLOURINGS, DIRECTIONS, THEME_NAMES
+from exporter.records import WEIGHT_CHOICES, Job, PictureOptions, Shape
 
 # Up to the newest that both onnx 1.23 and ONNX Runtime 1.32 have released; `tests/test_opsets.py` compares.
 SUPPORTED_OPSETS = range(13, 29)
@@ -43,9 +44,14 @@ class ExportOptions:
     external_data: str = "auto"
     shard_size: str | None = None
     trust_code: bool = False
-    expand: bool = False
     layout_seconds: float = Job.layout_seconds
     stats: bool = False
+    depth: int | None = None
+    expand: tuple[str, ...] = ()
+    max_nodes: int | None = None
+    direction: str = PictureOptions.direction
+    theme: str = PictureOptions.theme
+    color_by: str = PictureOptions.color_by
 
 
 def checked(options: ExportOptions) -> Job:
@@ -76,9 +82,9 @@ def checked(options: ExportOptions) -> Job:
         external_data=_external_data(options),
         shard_size_bytes=_size(options.shard_size, "--shard-size", "2GB"),
         trust_code=options.trust_code,
-        expand=options.expand,
         layout_seconds=options.layout_seconds,
         stats=options.stats or STATISTICS in needed(formats),
+        picture=_picture(options, formats),
     )
 
 
@@ -187,3 +193,31 @@ def _input_shapes(options: ExportOptions) -> dict[str, Shape]:
     several = "" in shapes and len(shapes) > 1
     require(not several, "--input-shape", "several shapes are given and one has no name", "NAME:1,224,224,3 for each")
     return shapes
+
+
+def _picture(options: ExportOptions, formats: Sequence[str]) -> PictureOptions:
+    """Raises UsageError. Whether a name of --expand is in the model is known when the model has been read."""
+    for flag, value, choices in (
+        ("--direction", options.direction, DIRECTIONS),
+        ("--theme", options.theme, THEME_NAMES),
+        ("--color-by", options.color_by, COLOURINGS),
+    ):
+        near = difflib.get_close_matches(value, choices, n=1)
+        require(
+            value in choices, f"{flag} {value}", f"there are {', '.join(choices)}", f"{flag} {(near or choices)[0]}"
+        )
+    depth, most = options.depth, options.max_nodes
+    require(depth is None or depth >= 0, f"--depth {depth}", "it counts levels of blocks from 0", "--depth 1")
+    require(most is None or most >= 1, f"--max-nodes {most}", "a picture has at least one box", "--max-nodes 60")
+    for name in options.expand:
+        why = "it is not the name of a block"
+        require(bool(name) and not name.startswith("--"), f"--expand {name}", why, "--expand NAME, or --expand all")
+    is_whole = ALL in options.expand
+    alone = not is_whole or (depth is None and most is None)
+    require(alone, f"--expand {ALL}", "it draws every layer whatever --depth and --max-nodes say", "leave them out")
+    picture = PictureOptions(depth, options.expand, most, options.direction, options.theme, options.color_by)
+    drawers = [name for name, entry in FORMATS.items() if entry.draws]
+    has_drawer = picture == PictureOptions() or any(name in drawers for name in formats)
+    why = f"options for pictures are for {', '.join(drawers)}"
+    require(has_drawer, "--to", why, "add svg to --to")
+    return picture

@@ -18,7 +18,7 @@ from exporter.records import WEIGHT_CHOICES, Job, Outcome
 from exporter.sources import detection, digest
 
 # To be increased when an unchanged job would write different files.
-FINGERPRINT_SCHEMA = 3
+FINGERPRINT_SCHEMA = 4
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx")
 # What a job is named and where it goes, what only limits it, and what the source digest says already.
 OUTSIDE_FINGERPRINT = ("source", "weights", "output_path", "fingerprint", "trust_code")

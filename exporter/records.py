@@ -188,6 +188,22 @@ class TensorStatistics:
     sha256: str | None = None
 
 
+@dataclass(frozen=True)
+class PictureOptions:
+    """What is drawn of a model, and how; `exporter.formats.pictures` says what each value does.
+
+    `depth` and `max_nodes` are None where the picture shall fit a page by itself. `expand` holds names or patterns of
+    blocks whose inside is drawn; `all` in it means that nothing is folded.
+    """
+
+    depth: int | None = None
+    expand: tuple[str, ...] = ()
+    max_nodes: int | None = None
+    direction: str = "down"
+    theme: str = "light"
+    color_by: str = "class"
+
+
 # What `Job.weights` may be other than the path of a file.
 WEIGHT_CHOICES = ("auto", "imagenet", "random")
 
@@ -220,9 +236,9 @@ class Job:
     external_data: str = "auto"
     shard_size_bytes: int | None = None
     trust_code: bool = False
-    expand: bool = False
     layout_seconds: float = 60.0
     stats: bool = False
+    picture: PictureOptions = PictureOptions()
 
 
 @dataclass(frozen=True)

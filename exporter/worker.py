@@ -26,6 +26,7 @@ from exporter.costs.model_costs import job_costs
 from exporter.errors import ExportError, InternalError, ResourceError
 from exporter.files import Export, describe, write_lines
 from exporter.formats import COSTS, FORMATS, STATISTICS, needed
+from exporter.formats.pictures.drawings import check_names
 from exporter.readers import READERS, Unexplained
 from exporter.readers.described import DescribedModel
 from exporter.records import Job, Material, ModelGraph, Outcome, Stage, TensorSpec, Verification, WrittenFile
@@ -98,6 +99,8 @@ class Work:
         material = Material(
             self.job, opened.graph, source=public_name(self.job), weights=opened.weights, versions=_versions()
         )
+        if self.job.picture.expand:
+            check_names(material)
         if isinstance(opened, DescribedModel):
             self.job = dataclasses.replace(self.job, opset=opened.opset or self.job.opset)
             material = dataclasses.replace(

@@ -16,7 +16,7 @@ import pytest
 
 from exporter import cli, console, files, wire
 from exporter.errors import ERRORS, MismatchError, OutputError, TrustError
-from exporter.records import Job, Outcome, OutputDifference, Stage, Verification, WrittenFile
+from exporter.records import Job, Outcome, OutputDifference, PictureOptions, Stage, Verification, WrittenFile
 
 FORBIDDEN = ("tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "numpy", "pyarrow", "h5py", "netron")
 DIFFERENCE = OutputDifference("predictions", (1, 1000), 3.5e-10, 1e-6, 1e-5)
@@ -189,14 +189,38 @@ def test_quiet_prints_errors_only(recorder: Recorder, capsys: pytest.CaptureFixt
 def test_flags_reach_the_job(recorder: Recorder) -> None:
     typed = (
         "resnet101 --to ONNX,dot --to svg --seed 3 --opset 17 --batch-size 2 --input-shape x:?,8 --no-verify --atol 1 "
-        "--rtol 2 --max-memory 4GiB --trust-code --expand --layout-seconds 5 --weights random"
+        "--rtol 2 --max-memory 4GiB --trust-code --layout-seconds 5 --weights random "
+        "--depth 2 --expand stem --expand block* --max-nodes 40 --direction right --theme dark --color-by macs"
     )
     assert cli.main(typed.split(), recorder) == 0
     (job,) = recorder.jobs
     assert job.formats == ("onnx", "dot", "svg")
     assert (job.seed, job.opset, job.batch_size, job.input_shapes) == (3, 17, 2, {"x": (None, 8)})
     assert (job.verify, job.atol, job.rtol, job.max_memory_bytes) == (False, 1.0, 2.0, 2**32)
-    assert (job.trust_code, job.expand, job.layout_seconds, job.weights) == (True, True, 5.0, "random")
+    assert (job.trust_code, job.layout_seconds, job.weights) == (True, 5.0, "random")
+    assert job.picture == PictureOptions(2, ("stem", "block*"), 40, "right", "dark", "macs")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--depth -1", "counts levels"),
+        ("--max-nodes 0", "at least one box"),
+        ("--direction left", "down, right"),
+        ("--theme drak", "--theme dark"),
+        ("--color-by flops", "class, params, macs, dtype"),
+        ("--expand all --depth 1", "leave them out"),
+        ("--expand --quiet", "not the name of a block"),
+        ("--to onnx --theme dark", "options for pictures are for dot, svg, png, pdf"),
+    ],
+)
+def test_wrong_options_of_pictures_say_what_is_right(
+    flags: str, words: str, recorder: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    formats = [] if "--to" in flags else ["--to", "svg"]
+    assert cli.main(["resnet101", *formats, *flags.split()], recorder) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert recorder.jobs == []
 
 
 def test_every_source_is_run_once_and_in_order(recorder: Recorder) -> None:

@@ -7,212 +7,41 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from layer_graphs import GRAPHS, Builder, empty, residual, residual_chain
 from pygraphviz import AGraph
 
 from exporter.errors import InternalError, ResourceError
 from exporter.formats import dot_graph, layout, svg_picture
 from exporter.formats.blocks import Folder
-from exporter.formats.columns import columns
+from exporter.formats.columns import plans
+from exporter.formats.pictures import plain
+from exporter.formats.pictures.drawings import Subject, first_drawing
+from exporter.formats.pictures.sheets import sheet
 from exporter.formats.repetition import Block, Node, Part
-from exporter.formats.sketch import COARSEST, rows_of, sketch, title
-from exporter.records import Edge, Job, Layer, Material, ModelGraph, Shape, TensorSpec
+from exporter.formats.sketch import rows_of, sketch, title
+from exporter.records import Job, Material, ModelGraph, PictureOptions
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-class Builder:
-    """Adds layers one after the other; each method returns the new layer's namespace."""
-
-    def __init__(self, name: str = "model") -> None:
-        self.name = name
-        self.layers: list[Layer] = []
-        self.edges: list[Edge] = []
-
-    def add(
-        self,
-        class_name: str,
-        sources: Sequence[str] = (),
-        name: str = "",
-        *,
-        shape: Shape = (None, 8, 8, 16),
-        params: int = 0,
-        parent: str | None = None,
-        calls: int = 1,
-        config: str = "{}",
-    ) -> str:
-        name = name or f"{class_name.lower()}_{len(self.layers)}"
-        namespace = f"{parent}/{name}" if parent else name
-        depth = namespace.count("/") if parent else 0
-        outputs = (TensorSpec(name, shape, "float32"),)
-        head = (len(self.layers), name, class_name, namespace, depth, parent, True, (), outputs)
-        self.layers.append(Layer(*head, params, params, params, 4 * params, calls, (), config))
-        for place, source in enumerate(sources):
-            self.edge(source, namespace, target_input=place)
-        return namespace
-
-    def edge(
-        self, source: str, target: str, *, source_call: int = 0, target_call: int = 0, target_input: int = 0
-    ) -> None:
-        edge = Edge(source, source_call, 0, target, target_call, target_input, (None, 8, 8, 16), "float32")
-        self.edges.append(edge)
-
-    def graph(self) -> ModelGraph:
-        spec = (TensorSpec("x", (None, 8, 8, 16), "float32"),)
-        return ModelGraph(self.name, spec, spec, tuple(self.layers), tuple(self.edges), ())
-
-
-def residual(build: Builder, source: str, name: str, *, params: int = 100, project: bool = False) -> str:
-    """conv bn relu conv bn + shortcut, relu: seven layers, or nine with a projection."""
-    last = source
-    for number in (1, 2):
-        last = build.add("Conv2D", [last], f"{name}_{number}_conv", params=params)
-        last = build.add("BatchNormalization", [last], f"{name}_{number}_bn", params=64)
-        if number == 1:
-            last = build.add("ReLU", [last], f"{name}_{number}_relu")
-    if project:
-        source = build.add("Conv2D", [source], f"{name}_0_conv", params=2 * params)
-        source = build.add("BatchNormalization", [source], f"{name}_0_bn", params=64)
-    last = build.add("Add", [source, last], f"{name}_add")
-    return build.add("ReLU", [last], f"{name}_out")
-
-
-def residual_chain(stages: Sequence[int] = (3, 4, 23, 3)) -> ModelGraph:
-    build = Builder("residual")
-    last = build.add("InputLayer")
-    last = build.add("Conv2D", [last], "conv1_conv", params=50)
-    for stage, blocks in enumerate(stages, 2):
-        for block in range(1, blocks + 1):
-            last = residual(build, last, f"conv{stage}_block{block}", params=100 * stage, project=block == 1)
-    build.add("Dense", [last], "predictions", params=10)
-    return build.graph()
-
-
-def transformer(layers: int) -> ModelGraph:
-    """A mask that every attention layer reads."""
-    build = Builder("masked")
-    last, mask = build.add("InputLayer", name="tokens"), build.add("InputLayer", name="mask")
-    for number in range(layers):
-        attention = build.add("MultiHeadAttention", [last, last, mask], f"layer{number}_attention", params=99)
-        build.add("EinsumDense", (), "query", params=99, parent=attention)
-        middle = build.add("Add", [last, attention], f"layer{number}_add1")
-        last = build.add("Add", [middle, build.add("Dense", [middle], f"layer{number}_dense")], f"layer{number}_add2")
-    return build.graph()
-
-
-def siamese() -> ModelGraph:
-    """One nested encoder, called twice."""
-    build = Builder("siamese")
-    left, right = build.add("InputLayer", name="left"), build.add("InputLayer", name="right")
-    encoder = build.add("Functional", name="encoder", calls=2)
-    inside = build.add("InputLayer", name="image", parent=encoder)
-    inside = build.add("Conv2D", [inside], "conv", parent=encoder, params=30)
-    build.add("GlobalAveragePooling2D", [inside], "pool", parent=encoder)
-    difference = build.add("Subtract", name="difference")
-    for call, source in enumerate((left, right)):
-        build.edge(source, encoder, target_call=call)
-        build.edge(encoder, difference, source_call=call, target_input=call)
-    return build.graph()
-
-
-def u_net(levels: int = 4) -> ModelGraph:
-    build = Builder("u_net")
-    last, skips = build.add("InputLayer"), []
-    for level in range(levels):
-        last = build.add("Conv2D", [last], params=10 + level)
-        skips.append(last)
-        last = build.add("MaxPooling2D", [last])
-    last = build.add("Conv2D", [last], params=99)
-    for level, skip in enumerate(reversed(skips)):
-        last = build.add("Conv2DTranspose", [last], params=200 + level)
-        last = build.add("Conv2D", [build.add("Concatenate", [last, skip])], params=300 + level)
-    return build.graph()
-
-
-HOSTILE = (
-    'quote"s',
-    "back\\slash\\N",
-    "<b>&amp;</b>",
-    "new\nline",
-    "n0:port",
-    "層\u202e",
-    "nul\0",
-    "\ud800",
-    "]]>",
-    "{rank=same}",
-    "",
-)
-
-
-def hostile() -> ModelGraph:
-    build = Builder('a "model" <&\\')
-    last = build.add("InputLayer")
-    for place, name in enumerate(HOSTILE):
-        last = build.add('Custom<"&\\>Layer', [last], name, params=place, config='{"activation": "<\\"&"}')
-    return build.graph()
-
-
-STRANGE_CONFIGS = (
-    "",
-    "null",
-    "[1]",
-    "not JSON",
-    "[" * 9999,
-    '{"strides": [[1, 2], {}]}',
-    '{"kernel_size": {"a": 1}, "activation": {}}',
-    '{"num_heads": "x", "strides": true, "pool_size": []}',
-)
-
-
-def strange() -> ModelGraph:
-    """Nothing known about shapes, and configurations of which nothing can be shown."""
-    build = Builder("strange")
-    last = build.add("InputLayer")
-    for config in STRANGE_CONFIGS:
-        last = build.add("Conv2D", [last], config=config)
-    layers = [replace(layer, inputs=None, outputs=None) for layer in build.layers]
-    return replace(build.graph(), layers=tuple(layers), inputs=(TensorSpec("x", None, None),))
-
-
-def tiny() -> ModelGraph:
-    build = Builder("tiny")
-    build.add("Dense", [build.add("InputLayer", shape=(None, 4))], shape=(None, 3), params=15)
-    return build.graph()
-
-
-def empty() -> ModelGraph:
-    return Builder("empty").graph()
-
-
-def looped() -> ModelGraph:
-    """A shared layer that is fed its own output: the graph of layers has a cycle."""
-    build = Builder("looped")
-    shared = build.add("Dense", [build.add("InputLayer")], "shared", calls=3)
-    other = build.add("ReLU", [shared], "other")
-    build.edge(other, shared, target_call=1)
-    build.edge(shared, shared, source_call=1, target_call=2)
-    return build.graph()
-
-
-GRAPHS = {
-    "residual": residual_chain(),
-    "masked": transformer(40),
-    "siamese": siamese(),
-    "u_net": u_net(),
-    "hostile": hostile(),
-    "strange": strange(),
-    "tiny": tiny(),
-    "looped": looped(),
-}
 each_graph = pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS.keys())
 
 
-def material(graph: ModelGraph, *, expand: bool = False, seconds: float = 60.0) -> Material:
-    job = Job("", "", "", "", ("svg",), "", "", expand=expand, layout_seconds=seconds)
+def material(graph: ModelGraph, *, seconds: float = 60.0, **options: Any) -> Material:
+    if options.pop("expand", False):
+        options["expand"] = ("all",)
+    job = Job("", "", "", "", ("svg",), "", "", layout_seconds=seconds, picture=PictureOptions(**options))
     return Material(job, graph)
+
+
+def lines(graph: ModelGraph, **options: Any) -> list[str]:
+    """The DOT of a model."""
+    drawing, paint, _ = first_drawing(material(graph, **options))
+    return list(sheet(drawing, drawing.pieces, drawing.arrows, (), paint))
 
 
 def blocks(parts: Iterable[Part]) -> Iterator[Block]:
@@ -306,9 +135,9 @@ def test_every_layer_is_drawn_or_counted(graph: ModelGraph, fold: bool) -> None:
 
 
 @each_graph
-@pytest.mark.parametrize("coarse", range(COARSEST + 1))
-def test_every_edge_is_an_arrow_or_inside_a_box_or_between_copies(graph: ModelGraph, coarse: int) -> None:
-    drawing = sketch(graph, coarse=coarse)
+@pytest.mark.parametrize("most", [1, 4, 16, 64])
+def test_every_edge_is_an_arrow_or_inside_a_box_or_between_copies(graph: ModelGraph, most: int) -> None:
+    drawing = Subject(material(graph)).drawing(most)
     reached = {arrow.target for arrow in drawing.arrows} | {arrow.source for arrow in drawing.arrows}
     assert reached == set(range(len(drawing.boxes))) or len(drawing.boxes) == 1
     assert [box.number for box in drawing.boxes] == list(range(len(drawing.boxes)))
@@ -334,7 +163,7 @@ def test_a_shared_model_is_drawn_once_with_both_calls() -> None:
     arrows = Counter((names[arrow.source], names[arrow.target]) for arrow in drawing.arrows)
     assert arrows["left", "image"] == arrows["right", "image"] == 1
     assert arrows["pool", "difference"] == 2
-    assert "called 2 times" in "\n".join(dot_graph.lines(GRAPHS["siamese"]))
+    assert "called 2 times" in "\n".join(lines(GRAPHS["siamese"]))
 
 
 def test_a_mask_becomes_a_stub_per_use() -> None:
@@ -353,13 +182,13 @@ def test_blocks_that_read_different_masks_do_not_fold() -> None:
 
 
 def test_an_encoder_with_a_decoder_is_bent() -> None:
-    (column,) = columns(sketch(GRAPHS["u_net"]))
+    ((column,),) = plans(sketch(GRAPHS["u_net"]))
     assert Counter(arrow.course for arrow in column.arrows) == {"down": 9, "across": 5, "up": 11}
 
 
 def test_columns_hold_every_box_and_every_arrow() -> None:
     drawing = sketch(GRAPHS["residual"], expand=True)
-    wrapped = columns(drawing)
+    wrapped = max(plans(drawing), key=len)
     assert len(wrapped) > 1
     assert [piece for column in wrapped for piece in column.pieces] == drawing.pieces
     linked = sum("->" in line and not line.startswith("n") for column in wrapped for line in column.links)
@@ -369,15 +198,15 @@ def test_columns_hold_every_box_and_every_arrow() -> None:
 @each_graph
 @pytest.mark.parametrize("expand", [True, False])
 def test_dot_is_valid(graph: ModelGraph, expand: bool) -> None:
-    drawing = sketch(graph, expand=expand)
-    parsed = AGraph(string="\n".join(dot_graph.lines(graph, expand=expand)))
+    drawing, *_ = first_drawing(material(graph, expand=expand))
+    parsed = AGraph(string="\n".join(lines(graph, expand=expand)))
     nodes = [node for node in parsed.nodes() if node.startswith("n")]
     assert nodes == [f"n{number}" for number in range(len(drawing.boxes))]
     assert len(parsed.edges()) == len(drawing.arrows)
 
 
 def test_lines_hold_no_line_ends() -> None:
-    assert not any("\n" in line or "\0" in line for line in dot_graph.lines(GRAPHS["hostile"]))
+    assert not any("\n" in line or "\0" in line for line in lines(GRAPHS["hostile"]))
 
 
 def test_a_large_chain_is_folded_and_streamed() -> None:
@@ -385,9 +214,7 @@ def test_a_large_chain_is_folded_and_streamed() -> None:
     drawing = sketch(graph)
     assert len(graph.layers) > 20_000
     assert len(drawing.boxes) < 20
-    assert sum(line.startswith("n") and " [label" in line for line in dot_graph.lines(graph, expand=True)) == len(
-        graph.layers
-    )
+    assert sum(line.startswith("n") and " [label" in line for line in lines(graph, expand=True)) == len(graph.layers)
 
 
 def test_write_leaves_one_dot_file(tmp_path: Path) -> None:
@@ -434,10 +261,28 @@ def test_a_model_without_layers_has_a_picture(tmp_path: Path) -> None:
     assert svg_picture.write(material(empty()), tmp_path) == ()
 
 
-def test_without_time_there_is_a_note_instead_of_a_picture(tmp_path: Path) -> None:
-    (note,) = svg_picture.write(material(GRAPHS["residual"], seconds=0.001), tmp_path)
-    assert "model.svg was not written" in note
-    assert list(tmp_path.iterdir()) == []
+@each_graph
+@pytest.mark.parametrize("most", [None, 1, 7])
+def test_without_time_there_is_a_plain_picture(graph: ModelGraph, most: int | None, tmp_path: Path) -> None:
+    (note,) = svg_picture.write(material(graph, seconds=0.001, max_nodes=most), tmp_path)
+    assert "plain list of blocks (the picture took too long" in note
+    root = ElementTree.parse(tmp_path / "model.svg").getroot()
+    boxes = root.findall(f".//{SVG}g[@class='node']")
+    assert 1 <= len(boxes) <= (most or plain.MOST_BOXES)
+    found = [element.get("id") for element in root.iter() if element.get("id")]
+    assert len(found) == len(set(found))
+    for box in boxes:
+        frame = box.find(f"{SVG}rect")
+        assert frame is not None
+        top, bottom = float(frame.get("y", 0)), float(frame.get("y", 0)) + float(frame.get("height", 0))
+        assert all(top < float(text.get("y", 0)) < bottom for text in box.findall(f"{SVG}text"))
+
+
+def test_the_plain_picture_names_every_input_that_no_arrow_shows(tmp_path: Path) -> None:
+    svg_picture.write(material(GRAPHS["residual"], seconds=0.001), tmp_path)
+    words = {text.text for text in ElementTree.parse(tmp_path / "model.svg").getroot().iter(f"{SVG}text")}
+    assert "↩ conv4_block1_out" in words
+    assert "conv4_block2_1_conv ×22" in words
 
 
 def test_a_time_out_leads_to_a_coarser_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,7 +292,7 @@ def test_a_time_out_leads_to_a_coarser_picture(tmp_path: Path, monkeypatch: pyte
         drawn.append(sum(text.count(" [label=<<TABLE") for text in texts))
         if len(drawn) < 3:
             raise ResourceError("the layout took too long")
-        return [b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'] * len(texts)
+        return [b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>'] * len(texts)
 
     monkeypatch.setattr(layout, "pictures", slow_at_first)
     (note,) = svg_picture.write(material(GRAPHS["residual"], expand=True), tmp_path)
@@ -462,6 +307,7 @@ def test_without_graphviz_there_is_a_note(tmp_path: Path, monkeypatch: pytest.Mo
     (note,) = svg_picture.write(material(GRAPHS["tiny"]), tmp_path)
     assert "no Graphviz" in note
     assert "`--to dot`" in note
+    assert (tmp_path / "model.svg").exists()
 
 
 def test_a_model_too_large_to_expand_stays_folded(tmp_path: Path) -> None:
@@ -479,7 +325,7 @@ def test_the_layout_is_ended_in_time() -> None:
 def test_a_failing_layout_says_why(tmp_path: Path) -> None:
     broken = tmp_path / "broken.dot"
     broken.write_text("digraph { ???")
-    with pytest.raises(InternalError, match="Graphviz failed"):
+    with pytest.raises(InternalError, match="layout failed"):
         layout.svg(broken, seconds=20)
 
 
@@ -488,3 +334,16 @@ def test_pictures_need_no_tensorflow() -> None:
         "import sys, exporter.formats.svg_picture; sys.exit('tensorflow' in sys.modules or 'pygraphviz' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_layout_measures_text_with_the_fonts_that_come_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any font of the system the boxes have the same size, and nothing is left behind."""
+    monkeypatch.chdir(tmp_path)
+    usual = layout.svg("\n".join(lines(GRAPHS["tiny"])), seconds=60)
+    monkeypatch.setattr(layout, "SYSTEM_FONTS", "")
+    assert layout.svg("\n".join(lines(GRAPHS["tiny"])), seconds=60) == usual
+    monkeypatch.setattr(layout, "FONTS", tmp_path)
+    assert layout.svg("\n".join(lines(GRAPHS["tiny"])), seconds=60) != usual
+    assert list(tmp_path.iterdir()) == []

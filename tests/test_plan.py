@@ -146,7 +146,6 @@ def test_the_fingerprint_stays_when_nothing_that_matters_changes(tmp_path: Path)
         {"verify": False},
         {"atol": 1.0},
         {"rtol": 1.0},
-        {"expand": True},
         {"layout_seconds": 1.0},
         {"max_memory": "4GiB"},
         {"external_data": "always"},
@@ -156,6 +155,23 @@ def test_the_fingerprint_stays_when_nothing_that_matters_changes(tmp_path: Path)
 )
 def test_the_fingerprint_follows_each_option(options: dict[str, Any]) -> None:
     assert only_job(**options).fingerprint != only_job().fingerprint
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"depth": 1},
+        {"expand": ("all",)},
+        {"max_nodes": 9},
+        {"direction": "right"},
+        {"theme": "dark"},
+        {"color_by": "params"},
+    ],
+    ids=str,
+)
+def test_the_fingerprint_follows_each_option_of_pictures(options: dict[str, Any]) -> None:
+    drawn = {"formats": ("svg",)}
+    assert only_job(**drawn, **options).fingerprint != only_job(**drawn).fingerprint
 
 
 def test_the_fingerprint_follows_contents_and_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,10 @@ class Resolver:
 
 def settings(layer: Layer) -> dict[str, Any]:
     """The layer's config; empty when it has none that is an object."""
-    config = json.loads(layer.config or "{}")
+    try:
+        config = json.loads(layer.config or "{}")
+    except (ValueError, RecursionError):
+        return {}
     return config if isinstance(config, dict) else {}
 
 

@@ -16,14 +16,15 @@ from exporter.diff.union import Union, status_of, united
 from exporter.diff.weights import UNKNOWN
 from exporter.errors import ExportError, InternalError, ResourceError
 from exporter.formats import layout
-from exporter.formats.columns import columns
-from exporter.formats.dot_graph import Paint, sheet
+from exporter.formats.columns import plans
 from exporter.formats.dot_labels import box_tooltip, escaped, small
 from exporter.formats.levels import Hierarchy
 from exporter.formats.node_style import INK, Style, label, output_text, shortened
+from exporter.formats.pictures.opening import STAGES, opened
+from exporter.formats.pictures.sheets import Paint, sheet
 from exporter.formats.repetition import Block, Node, Part, Unit, folded
-from exporter.formats.sketch import COARSEST, Box, Sketch, Wiring, coarsened, laid_out, rows_of, stubbed
-from exporter.formats.svg_compose import compose
+from exporter.formats.sketch import Box, Sketch, drawn, rows_of, title
+from exporter.formats.svg_compose import Frame, compose
 from exporter.records import Layer
 
 # Light fills under near-black text, in hues that stay apart with red-green colour blindness through their lightness.
@@ -68,13 +69,15 @@ def draw(difference: Difference, *, seconds: float) -> bytes:
 
 
 def rendered(union: Union, drawing: Sketch, difference: Difference, seconds: float) -> bytes:
+    labels = Labels(union)
     paint = Paint(
-        Labels(union).label, Labels(union).tooltip, lambda arrow: ARROWS.get(status_of(union, arrow.edge), "")
+        labels.label, labels.tooltip, labels.cluster, lambda arrow: ARROWS.get(status_of(union, arrow.edge), "")
     )
-    texts = ["\n".join(sheet(drawing, part.pieces, part.arrows, part.links, paint)) for part in columns(drawing)]
+    texts = ["\n".join(sheet(drawing, part.pieces, part.arrows, part.links, paint)) for part in plans(drawing)[0]]
     found = {union.status(layer) for layer in union.graph.layers}
     styles = [style for status, style in STYLES.items() if status in found]
-    return compose(union.graph, layout.pictures(texts, seconds=seconds), styles, next(summary(difference)))
+    frame = Frame(styles, next(summary(difference)))
+    return compose(union.graph.name, layout.pictures(texts, seconds=seconds), frame)
 
 
 def attempts(union: Union) -> Iterator[Sketch]:
@@ -82,13 +85,11 @@ def attempts(union: Union) -> Iterator[Sketch]:
     for kinds in ((SAME,), tuple(STYLES)):
         parts = Folding(union, kinds).parts(None)
         yield sketch(union, parts)
-    yield sketch(union, coarsened(parts, COARSEST))
+    yield sketch(union, opened(parts, STAGES, depth=0))
 
 
 def sketch(union: Union, parts: Sequence[Part]) -> Sketch:
-    drawing = laid_out(Sketch(union.graph.name, tuple(parts)))
-    drawing.arrows = stubbed(list(Wiring(Hierarchy(union.graph), drawing.boxes).arrows()))
-    return drawing
+    return drawn(union.graph.name, parts, Hierarchy(union.graph))
 
 
 class Folding:
@@ -190,6 +191,10 @@ class Labels:
             return "\n".join(row[0].namespace for row in rows[:20])
         pair = self.folding.union.pairs[rows[0][0].namespace]
         return "\n".join([box_tooltip(box), *details(pair)])
+
+    def cluster(self, block: Block) -> str:
+        times = f" ×{block.times}" if block.times > 1 else ""
+        return f"<B>{escaped(title(block))}{times}</B>"
 
     def _layer_lines(self, row: Sequence[Layer], status: str) -> Iterator[str]:
         """Name, class, what differs; of folded copies the first."""

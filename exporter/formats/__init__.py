@@ -6,7 +6,8 @@ others describe what it made.
 
 What a format `needs` in its material is made only for those that say so: `costs` of the layers, and `statistics` of
 the weights, which every format that `takes_statistics` gets with `--stats`. One that is written `after_verification`
-also has the verdict and the digest of the source.
+also has the verdict and the digest of the source. One that
+`draws` heeds the options for pictures (`records.PictureOptions`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Format:
     extra: str = ""
     imports: tuple[str, ...] = ()
     after_verification: bool = False
+    draws: bool = False
 
 
 COSTS, STATISTICS = "costs", "statistics"
@@ -51,8 +53,38 @@ FORMATS: dict[str, Format] = {
             takes_statistics=True,
             after_verification=True,
         ),
-        Format("dot", "exporter.formats.dot_graph", ("model.dot",), "the graph of layers as Graphviz text"),
-        Format("svg", "exporter.formats.svg_picture", ("model.svg",), "the graph of layers as a picture"),
+        Format(
+            "dot",
+            "exporter.formats.dot_graph",
+            ("model.dot",),
+            "the graph of layers as Graphviz text",
+            needs=frozenset({COSTS}),
+            draws=True,
+        ),
+        Format(
+            "svg",
+            "exporter.formats.svg_picture",
+            ("model.svg",),
+            "the graph of layers as a picture",
+            needs=frozenset({COSTS}),
+            draws=True,
+        ),
+        Format(
+            "png",
+            "exporter.formats.png_picture",
+            ("model.png",),
+            "that picture in pixels",
+            needs=frozenset({COSTS}),
+            draws=True,
+        ),
+        Format(
+            "pdf",
+            "exporter.formats.pdf_picture",
+            ("model.pdf",),
+            "that picture for paper",
+            needs=frozenset({COSTS}),
+            draws=True,
+        ),
         Format(
             "graphml",
             "exporter.formats.network_graphml",

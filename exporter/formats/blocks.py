@@ -21,6 +21,8 @@ LONGEST_EDGE = 60
 # Above this a segment without a cut is parted at its narrow places (cells that reach two cells back have no cuts).
 LARGEST_SEGMENT = 24
 WIDEST_CUT = 4
+# An output with more uses than this, spread over more than a segment, is a side input.
+SPREAD = 3
 
 
 class Folder:
@@ -102,7 +104,10 @@ class Folder:
 
 
 def side_inputs(level: Level) -> set[int]:
-    """Positions whose output is a side input: used very often, far away, or a model input used in three places."""
+    """Positions whose output is a side input: used very often, far away, or a model input used in three places.
+
+    An encoder's result that each layer of a decoder reads is used less often, but all over a long stretch.
+    """
     uses: dict[int, list[int]] = {}
     for place, origins in enumerate(level.before):
         for origin in set(origins):
@@ -112,6 +117,7 @@ def side_inputs(level: Level) -> set[int]:
         for origin, places in uses.items()
         if len(places) > FAN_OUT
         or (len(places) > OFTEN and (not level.before[origin] or max(places) - origin > LONGEST_EDGE))
+        or (len(places) > SPREAD and max(places) - min(places) > LARGEST_SEGMENT)
     }
 
 

@@ -1,8 +1,8 @@
-"""Wraps a long picture into columns, like a newspaper, so that it fits a screen.
+"""Wraps a long picture into columns, like a newspaper, so that it fits a page; into rows where it flows to the right.
 
 A column may end where a single box feeds all that comes after; a numbered link leads on to the next column. Encoders
-with a decoder are bent into a U instead. Sizes here are estimates in points, good enough to choose the number of
-columns.
+with a decoder are bent into a U instead. Sizes here are estimates in points, good enough to choose which numbers of
+columns are worth being laid out. `along` is the direction in which the picture flows, `across` the other one.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from exporter.formats.node_style import label
 from exporter.formats.repetition import Block, Node, Part
 from exporter.formats.sketch import Arrow, Piece, Sketch, is_framed, title
 
-# Width to height of a landscape screen without its bars.
-ASPECT = 1.7
-# What a screen shows without scrolling, in points.
-SCREEN = (1400.0, 850.0)
+# Pages of the same area on which text is large enough, width and height in points: a screen, and a sheet on end.
+PAGES = ((1400.0, 850.0), (920.0, 1300.0))
+# Numbers of columns beside the one that seems best that are tried.
+TRIED = 1
 # Columns end where one tensor goes on; where that leaves a group higher than this, where up to so many do.
 TALLEST, MOST_TENSORS = 1100.0, 4
 # Two skips and the way through the bottom.
 FEWEST_SKIPS = 3
 MOST_COLUMNS = 16
-LINE_HEIGHT, RANK_GAP, BOX_GAP, FRAME_MARGIN = 17.0, 22.0, 18.0, 44.0
+LINE_HEIGHT, RANK_GAP, BOX_GAP, FRAME_MARGIN, BARS = 17.0, 22.0, 18.0, 44.0, 8.0
 # Of a character in the small and in the bold type of a box.
 SMALL_WIDTH, BOLD_WIDTH = 5.6, 7.6
-LINK = 'shape=circle, fontsize=10, width=0.25, fixedsize=true, style=filled, fillcolor="#e3e9f0", color="#5a6b7d"'
+LINK = "shape=circle, fontsize=10, width=0.25, fixedsize=true, style=filled"
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,25 @@ class Column:
     links: Sequence[str]
 
 
-def columns(drawing: Sketch) -> list[Column]:
-    """The picture in as many columns as bring it closest to the shape of a screen, or bent into a U."""
+def scale(width: float, height: float) -> float:
+    """By how much a picture must shrink to fit the page that suits it best; 1 where it fits as it is."""
+    return max(min(1.0, page[0] / width, page[1] / height) for page in PAGES)
+
+
+def plans(drawing: Sketch, *, right: bool = False) -> list[list[Column]]:
+    """Ways to wrap the picture that may fit a page best, the most promising first; one only for a U."""
     if not drawing.pieces:
-        return [Column((), (), ())]
+        return [[Column((), (), ())]]
     bend = turning_point(drawing)
     if bend is not None:
-        return [Column(drawing.pieces, [bent(arrow, bend) for arrow in drawing.arrows], ())]
+        return [[Column(drawing.pieces, [bent(arrow, bend) for arrow in drawing.arrows], ())]]
     for tensors in range(1, MOST_TENSORS + 1):
         groups = inseparable(drawing, tensors)
-        sizes = [size(drawing, group) for group in groups]
-        if max(height for _, height in sizes) <= TALLEST:
+        sizes = [size(drawing, group, right=right) for group in groups]
+        if max(along for _, along in sizes) <= TALLEST:
             break
-    cuts = [groups[at].start for at in chosen(sizes)] + [len(drawing.pieces)]
-    return wired(drawing, [range(start, stop) for start, stop in pairwise(cuts)])
+    cuts = [[*(groups[at].start for at in plan), len(drawing.pieces)] for plan in chosen(sizes, right=right)]
+    return [wired(drawing, [range(start, stop) for start, stop in pairwise(places)]) for places in cuts]
 
 
 def turning_point(drawing: Sketch) -> int | None:
@@ -84,16 +89,14 @@ def bent(arrow: Arrow, bend: int) -> Arrow:
     return replace(arrow, course=course)
 
 
-def chosen(sizes: Sequence[tuple[float, float]]) -> list[int]:
-    """The groups with which the columns start: the fewest that fit a screen, else the best shape."""
-    plans = [
-        balanced([height for _, height in sizes], number) for number in range(1, min(MOST_COLUMNS, len(sizes)) + 1)
-    ]
-    for plan in plans:
-        width, height = extent(plan, sizes)
-        if width <= SCREEN[0] and height <= SCREEN[1]:
-            return plan
-    return min(plans, key=lambda plan: distance(*extent(plan, sizes)))
+def chosen(sizes: Sequence[tuple[float, float]], *, right: bool) -> list[list[int]]:
+    """The groups with which the columns start, for the number of columns that seems best and its neighbours."""
+    numbers = range(1, min(MOST_COLUMNS, len(sizes)) + 1)
+    found = [balanced([along for _, along in sizes], number) for number in numbers]
+    scales = [scale(*page_extent(plan, sizes, right=right)) for plan in found]
+    best = max(range(len(found)), key=lambda at: (round(scales[at], 2), -at))
+    near = [at for at in range(best - TRIED, best + TRIED + 1) if 0 <= at < len(found) and at != best]
+    return [found[at] for at in (best, *near)]
 
 
 def inseparable(drawing: Sketch, tensors: int) -> list[range]:
@@ -116,8 +119,8 @@ def inseparable(drawing: Sketch, tensors: int) -> list[range]:
     return [range(start, stop) for start, stop in pairwise(cuts)]
 
 
-def size(drawing: Sketch, pieces: range) -> tuple[float, float]:
-    """Estimated width and height of some pieces below each other, in points."""
+def size(drawing: Sketch, pieces: range, *, right: bool) -> tuple[float, float]:
+    """Estimated extent across and along of some pieces one after the other, in points."""
     first = drawing.pieces[pieces.start].start
     last = drawing.pieces[pieces.stop].start if pieces.stop < len(drawing.pieces) else len(drawing.boxes)
     rank = dict.fromkeys(range(first, last), 0)
@@ -126,12 +129,13 @@ def size(drawing: Sketch, pieces: range) -> tuple[float, float]:
             rank[arrow.target] = max(rank[arrow.target], rank[arrow.source] + 1)
     ranks: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for number, level in rank.items():
-        ranks[level].append(box_size(drawing.boxes[number].part))
+        wide, high = box_size(drawing.boxes[number].part)
+        ranks[level].append((high, wide) if right else (wide, high))
     titles = [frame_title(drawing.pieces[place]) for place in pieces]
-    width = max(sum(wide for wide, _ in level) for level in ranks.values())
-    width = max(width, BOLD_WIDTH * max(map(len, titles)))
-    height = sum(max(high for _, high in level) + RANK_GAP for level in ranks.values())
-    return width + FRAME_MARGIN, height + FRAME_MARGIN * sum(map(bool, titles))
+    across = max(sum(wide for wide, _ in level) for level in ranks.values())
+    across = across if right else max(across, BOLD_WIDTH * max(map(len, titles)))
+    along = sum(max(high for _, high in level) + RANK_GAP for level in ranks.values())
+    return across + FRAME_MARGIN, along + FRAME_MARGIN * sum(map(bool, titles))
 
 
 def frame_title(piece: Piece) -> str:
@@ -143,10 +147,10 @@ def frame_title(piece: Piece) -> str:
 def box_size(part: Part) -> tuple[float, float]:
     """Estimated width and height of a box with the gap beside it, in points."""
     if not isinstance(part, Node):
-        return 300.0, 3 * LINE_HEIGHT
+        return 300.0, 3 * LINE_HEIGHT + BARS
     words = max(len(label(row[0])) for row in part.rows)
     width = max(SMALL_WIDTH * len(node_facts(part.rows)), BOLD_WIDTH * words)
-    return width + BOX_GAP, LINE_HEIGHT * (3 + (len(part.rows) > 1) + (len(part.rows) > 2))
+    return width + BOX_GAP, LINE_HEIGHT * (3 + (len(part.rows) > 1) + (len(part.rows) > 2)) + BARS
 
 
 def balanced(heights: Sequence[float], number: int) -> list[int]:
@@ -168,17 +172,12 @@ def filled(heights: Sequence[float], limit: float) -> list[int]:
     return starts
 
 
-def extent(plan: Sequence[int], sizes: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def page_extent(plan: Sequence[int], sizes: Sequence[tuple[float, float]], *, right: bool) -> tuple[float, float]:
     """Estimated width and height of the picture with columns that start at the planned groups, in points."""
     pieces = [sizes[start:stop] for start, stop in pairwise([*plan, len(sizes)])]
-    return sum(max(wide for wide, _ in piece) for piece in pieces), max(
-        sum(high for _, high in piece) for piece in pieces
-    )
-
-
-def distance(width: float, height: float) -> float:
-    """How far the picture is from a screen's shape: the factor by which one side is too long."""
-    return max(width / height / ASPECT, ASPECT * height / width)
+    across = sum(max(wide for wide, _ in piece) for piece in pieces)
+    along = max(sum(high for _, high in piece) for piece in pieces)
+    return (along, across) if right else (across, along)
 
 
 def wired(drawing: Sketch, ranges: Sequence[range]) -> list[Column]:
@@ -210,6 +209,7 @@ def link_lines(number: int, lines: dict[str, None]) -> Iterator[str]:
     """The ends of a column: the link that leads in has the number of the column before, the one out its own."""
     if any(line.startswith("in ") for line in lines):
         yield f'in [id=link_in, label="{number}", {LINK}];'
+        yield "{rank=min; in;}"
     if any(line.startswith("n") for line in lines):
         yield f'out [id=link_out, label="{number + 1}", {LINK}];'
         yield "{rank=max; out;}"

@@ -7,6 +7,7 @@ texts on its standard output, each closed by a NUL byte.
 
 from __future__ import annotations
 
+import html
 import os
 import shutil
 import signal
@@ -15,12 +16,17 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from exporter import files
 from exporter.errors import InternalError, ResourceError, UnsupportedError
 
 # What fontconfig, the dynamic loader and Python need; everything else of the parent's environment stays out.
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "FONTCONFIG_PATH", "SYSTEMROOT")
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_CACHE_HOME", "SYSTEMROOT")
 SHOWN_BYTES = 2000
+# Boxes must have the size of the text that will be in them, on every machine.
+FONTS = Path(__file__).parent / "pictures" / "fonts"
+SYSTEM_FONTS = '<include ignore_missing="yes">/etc/fonts/fonts.conf</include>'
 
 
 def svg(dot: str | Path, *, seconds: float) -> bytes:
@@ -34,35 +40,56 @@ def pictures(texts: Sequence[str], *, seconds: float) -> list[bytes]:
     Raises ResourceError when the time is up, UnsupportedError without Graphviz, InternalError when it fails.
     """
     data = b"".join(text.encode() + b"\0" for text in texts)
-    output = run([sys.executable, "-P", "-m", "exporter.formats.layout"], data, seconds)
+    require_graphviz()
+    with TemporaryDirectory(prefix="export-model-fonts-") as folder:
+        output = run("exporter.formats.layout", (), data, seconds, {"FONTCONFIG_FILE": offered_fonts(folder)})
     found = output.split(b"\0")[:-1]
     if len(found) != len(texts):
         raise InternalError("Graphviz did not draw every graph", why=f"{len(found)} of {len(texts)} came back")
     return found
 
 
-def run(command: Sequence[str], data: bytes, seconds: float) -> bytes:
-    """The child's output; it and everything that it started are gone when this returns."""
+def offered_fonts(folder: str) -> str:
+    """The path of a fontconfig file that adds our fonts to those of the system.
+
+    The fonts are linked into the folder, because fontconfig 2.13 writes a file of its own beside the fonts it finds.
+    """
+    for font in FONTS.glob("*.ttf"):
+        Path(folder, font.name).symlink_to(font)
+    lines = ("<fontconfig>", f"<dir>{html.escape(folder)}</dir>", SYSTEM_FONTS, "</fontconfig>")
+    files.write_lines(Path(folder, "fonts.conf"), lines)
+    return str(Path(folder, "fonts.conf"))
+
+
+def run(
+    module: str, arguments: Sequence[str], data: bytes, seconds: float, more: dict[str, str] | None = None
+) -> bytes:
+    """The output of a module run as a child, with `more` in its environment.
+
+    It and everything that it started are gone when this returns. Raises ResourceError when the time is up,
+    InternalError when it fails.
+    """
     with subprocess.Popen(
-        command,
+        # With -P nothing is imported from the folder that the child happens to start in.
+        [sys.executable, "-P", "-m", module, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(),
+        env=environment() | (more or {}),
         start_new_session=True,
     ) as child:
         try:
             output, complaint = child.communicate(data, timeout=max(seconds, 0))
         except subprocess.TimeoutExpired as error:
             raise ResourceError(
-                "the layout took too long",
-                why=f"Graphviz was ended after {seconds:g} s",
+                "the picture took too long",
+                why=f"{module.rpartition('.')[2]} was ended after {max(seconds, 0):.3g} s",
                 hint="give it more time with --layout-seconds, or open the ONNX file in Netron",
             ) from error
         finally:
             end(child)
     if child.returncode != 0:
-        raise InternalError("Graphviz failed", why=reason(child.returncode, complaint))
+        raise InternalError(f"{module.rpartition('.')[2]} failed", why=reason(child.returncode, complaint))
     return output
 
 
@@ -78,13 +105,15 @@ def reason(status: int, complaint: bytes) -> str:
     return f"{ended}: {tail}" if tail else ended
 
 
-def environment() -> dict[str, str]:
+def require_graphviz() -> None:
     if find_spec("pygraphviz") is None and shutil.which("dot") is None:
         raise UnsupportedError(
             "no Graphviz", why="neither pygraphviz nor a `dot` program is there", hint="pip install pygraphviz"
         )
+
+
+def environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    # The child runs with -P: nothing is imported from the folder that it happens to start in.
     places = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
     return kept | {"PYTHONPATH": os.pathsep.join(places), "PYTHONHASHSEED": "0"}
 

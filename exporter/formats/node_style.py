@@ -60,12 +60,14 @@ PATTERNS = (
     ("shape", r"ZeroPad|Crop|UpSampl|Resiz|Reshap|Flatten|Permute|RepeatVector|Transpose$(?<!Conv\dDTranspose)"),
     ("convolution", r"Conv"),
     ("embedding", r"Embedding"),
-    ("dense", r"Dense|MatMul|Matmul|Einsum"),
-    ("pooling", r"Pool|^Mean$|^Max$"),
+    ("dense", r"Dense|MatMul|Matmul|Einsum|Gemm"),
+    ("pooling", r"Pool|^(Reduce)?(Mean|Max)$"),
     ("dropout", r"Drop|Noise|StochasticDepth|Regulariz|^Random|^Identity$"),
     ("activation", r"Activation|R[eE]?LU|Relu|ELU|Elu|Softmax|Sigmoid|Tanh|Silu|Swish|Gelu|Softplus"),
     ("merge", r"^(Add|Subtract|Multiply|Divide|Average|Maximum|Minimum|Concatenate|Dot|Stack|TrueDivide)$"),
+    ("merge", r"^(Concat|Sub|Mul|Div)$"),
     ("shape", r"^(Pad|GetItem|ExpandDims|Squeeze|Cast|Slice|Split|BroadcastTo|Tile|Rescaling|CategoryEncoding)$"),
+    ("shape", r"^(Gather|Unsqueeze)$"),
 )
 COMPILED = tuple((kind, re.compile(pattern)) for kind, pattern in PATTERNS)
 PADDING = re.compile(r"ZeroPadding")

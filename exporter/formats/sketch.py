@@ -16,10 +16,6 @@ from exporter.formats.node_style import shortened
 from exporter.formats.repetition import Block, Node, Part, layers_of, shared_name
 from exporter.records import Edge, Layer, ModelGraph
 
-# How coarse a picture is: 0 shows the inside of each block, 1 only of blocks of new classes, 2 draws blocks as boxes,
-# 3 nested models too, 4 groups all into stages.
-COARSEST = 4
-STAGES = 24
 # A nested model with up to so many parts stays in one column.
 SMALL_MODEL = 8
 # After a first name longer than this only the end of the last name is shown.
@@ -78,11 +74,16 @@ class Sketch:
         return self.arrows[low:high]
 
 
-def sketch(graph: ModelGraph, *, expand: bool = False, loose: bool = False, coarse: int = 0) -> Sketch:
-    """The picture of a model, with nothing folded (`expand`) or as `coarse` as asked for."""
+def sketch(graph: ModelGraph, *, expand: bool = False, loose: bool = False) -> Sketch:
+    """The picture of a model with all its blocks open, and with nothing folded (`expand`)."""
     folder = Folder(graph, loose=loose, fold=not expand)
-    drawing = laid_out(Sketch(graph.name, coarsened(folder.parts(), coarse)))
-    drawing.arrows = stubbed(list(Wiring(folder.hierarchy, drawing.boxes).arrows()))
+    return drawn(graph.name, folder.parts(), folder.hierarchy)
+
+
+def drawn(name: str, parts: Sequence[Part], hierarchy: Hierarchy) -> Sketch:
+    """The picture of a tree with the edges between its boxes."""
+    drawing = laid_out(Sketch(name, tuple(parts)))
+    drawing.arrows = stubbed(list(Wiring(hierarchy, drawing.boxes).arrows()))
     return drawing
 
 
@@ -101,25 +102,6 @@ def open_model(part: Part) -> Block | None:
     """The part itself if it is a nested model with so much inside that columns may cut it."""
     opened = isinstance(part, Block) and part.models and part.times == 1 and not part.closed
     return part if isinstance(part, Block) and opened and len(part.parts) > SMALL_MODEL else None
-
-
-def coarsened(parts: Sequence[Part], coarse: int) -> tuple[Part, ...]:
-    if coarse >= COARSEST and len(parts) > STAGES:
-        size = -(-len(parts) // STAGES)
-        return tuple(Block(tuple(parts[at : at + size]), closed=True) for at in range(0, len(parts), size))
-    seen: set[tuple[str, ...]] = set()
-    return tuple(closed(part, coarse, seen) for part in parts) if coarse else tuple(parts)
-
-
-def closed(part: Part, coarse: int, seen: set[tuple[str, ...]]) -> Part:
-    """The part with its blocks closed; at coarseness 1 only those with the same classes inside as one drawn before."""
-    if isinstance(part, Node):
-        return part
-    classes = tuple(layer.class_name for layer in layers_of(part))
-    if (part.models and coarse < 3) or (coarse == 1 and classes not in seen):
-        seen.add(classes)
-        return replace(part, parts=tuple(closed(inner, coarse, seen) for inner in part.parts))
-    return replace(part, closed=len(part.parts) > 1 or not isinstance(part.parts[0], Node))
 
 
 def boxes(part: Part, number: int, blocks: tuple[Block, ...], prefix: str) -> Iterator[Box]:

@@ -4,90 +4,91 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from exporter.errors import InternalError
 from exporter.formats.dot_labels import clean
-from exporter.formats.node_style import FAINT_INK, FONT, INK, STYLES, Style, amount, kind, shape_text
+from exporter.formats.node_style import FONT, Style, amount, shape_text
+from exporter.formats.pictures.links import links
+from exporter.formats.pictures.panels import GUTTER, LINK_SPACE, MARGIN, SVG, Panel, element, panel, placed, text_width
+from exporter.formats.pictures.themes import LIGHT, Theme
 from exporter.records import ModelGraph, TensorSpec
 
-SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 # Verdana has the widths of DejaVu Sans, which it comes from, where that is not installed.
 FAMILY = f"{FONT}, Verdana, sans-serif"
-MARGIN, GUTTER, HEADING, LINK_SPACE = 16.0, 26.0, 78.0, 16.0
-LEGEND_STEP = 6.1
-TRANSLATION = re.compile(r"translate\(([-\d.]+)[ ,]+([-\d.]+)\)")
+# The baselines of the model's name and of the words under it, the top of the legend and the height of its lines.
+NAME_LINE, WORDS_LINE, LEGEND_TOP, LEGEND_LINE = 28.0, 46.0, 56.0, 18.0
+# The legend goes on in another line where it would be wider than the picture and this.
+NARROWEST = 620.0
+SIZE = re.compile(rb'viewBox="0 0 (\d+) (\d+)"')
+# Ids with a colon are those of no layer.
+TITLE_ID, DESCRIPTION_ID = "picture:title", "picture:description"
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A column's picture in points: size, and the shift of its own origin."""
+class Frame:
+    """What surrounds a drawing: the words under the model's name, a longer description, the legend, attributes by id.
 
-    group: ElementTree.Element
-    width: float
-    height: float
-    shift: tuple[float, float]
-
-
-def compose(
-    graph: ModelGraph, drawings: Sequence[bytes], styles: Iterable[Style] | None = None, words: str = ""
-) -> bytes:
-    """The document, in UTF-8. Equal input gives equal bytes: Graphviz's comments and version stay out.
-
-    `styles` are those of the legend, by default of the kinds of layers; `words` what stands under the model's name.
+    Ids that have no attributes are left out. The drawings are columns, or rows if they flow to the `right`.
     """
+
+    styles: Sequence[Style]
+    words: str
+    description: str = ""
+    theme: Theme = LIGHT
+    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    right: bool = False
+
+
+def compose(name: str, drawings: Sequence[bytes], frame: Frame) -> bytes:
+    """The document, in UTF-8. Equal input gives equal bytes: Graphviz's comments and version stay out."""
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
-    panels = [panel(drawing) for drawing in drawings]
-    lefts = [MARGIN]
-    for item in panels:
-        lefts.append(lefts[-1] + item.width + GUTTER)
-    legend = list(legend_entries(used_styles(graph) if styles is None else styles))
-    width = max(lefts[-1] - GUTTER + MARGIN, legend[-1][1] + MARGIN, 360.0)
-    height = HEADING + max(item.height for item in panels) + 2 * LINK_SPACE + MARGIN
-    root = ElementTree.Element(
-        f"{{{SVG}}}svg",
-        {"viewBox": f"0 0 {width:.0f} {height:.0f}", "width": f"{width:.0f}", "height": f"{height:.0f}", "role": "img"},
-    )
-    root.extend(heading(graph.name, words or description(graph), width, height))
-    root.extend(swatch for entry in legend for swatch in entry[0])
-    root.extend(links(panels, lefts))
-    root.extend(placed(panels, lefts))
+    bare = [panel(drawing) for drawing in drawings]
+    body_width = max(item.width for item in bare) if frame.right else sum(item.width + GUTTER for item in bare)
+    legend, lines = legend_of(frame, max(body_width, NARROWEST))
+    panels = list(placed(bare, LEGEND_TOP + lines * LEGEND_LINE + 4, right=frame.right))
+    width, height = extent(panels, name, frame, legend)
+    root = element("svg", viewBox=f"0 0 {width:.0f} {height:.0f}", width=f"{width:.0f}", height=f"{height:.0f}")
+    root.attrib |= {"role": "img", "aria-labelledby": f"{TITLE_ID} {DESCRIPTION_ID}"}
+    root.extend(heading(name, frame, width, height))
+    root.extend(legend)
+    root.extend(links(panels, frame.theme.link, right=frame.right))
+    root.extend(finished(panels, frame))
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 
 
-def element(tag: str, text: str = "", **attributes: str | float) -> ElementTree.Element:
-    names = {name.replace("_", "-"): str(value) for name, value in attributes.items()}
-    made = ElementTree.Element(f"{{{SVG}}}{tag}", names)
-    made.text = clean(text) or None
-    return made
+def size_of(document: bytes) -> tuple[float, float]:
+    """Width and height in points of a document that `compose` made, from its beginning."""
+    found = SIZE.search(document[:1000])
+    if found is None:
+        raise InternalError("a picture without a size")
+    return float(found[1]), float(found[2])
 
 
-def panel(drawing: bytes) -> Panel:
-    root = ElementTree.fromstring(drawing)
-    group = root.find(f"{{{SVG}}}g")
-    box = [float(number) for number in root.get("viewBox", "0 0 1 1").split()]
-    if group is None:
-        group = element("g")
-    for background in group.findall(f"{{{SVG}}}polygon"):
-        group.remove(background)
-    found = TRANSLATION.search(group.get("transform", ""))
-    shift = (float(found[1]), float(found[2])) if found else (0.0, 0.0)
-    return Panel(group, box[2], box[3], shift)
+def extent(
+    panels: Sequence[Panel], name: str, frame: Frame, legend: Sequence[ElementTree.Element]
+) -> tuple[float, float]:
+    space = LINK_SPACE if len(panels) > 1 else 0.0
+    texts = [text_width(name, 20, bold=True), text_width(frame.words, 11)]
+    ends = [float(item.get("x", 0)) + text_width(item.text or "", 10) for item in legend]
+    ends += [MARGIN + width for width in texts] + [item.left + item.width + space * frame.right for item in panels]
+    return max(ends) + MARGIN, max(item.top + item.height for item in panels) + space * (not frame.right) + MARGIN
 
 
-def heading(name: str, words: str, width: float, height: float) -> Iterator[ElementTree.Element]:
-    yield element("title", name)
-    yield element("desc", words)
-    yield element("rect", width=f"{width:.0f}", height=f"{height:.0f}", fill="white")
+def heading(name: str, frame: Frame, width: float, height: float) -> Iterator[ElementTree.Element]:
+    theme = frame.theme
+    yield element("title", name, id=TITLE_ID)
+    yield element("desc", frame.description or frame.words, id=DESCRIPTION_ID)
+    yield element("rect", width=f"{width:.0f}", height=f"{height:.0f}", fill=theme.background)
     style: dict[str, str | float] = {"font_family": FAMILY, "x": MARGIN}
-    yield element("text", name, y=28, font_size=20, font_weight="bold", fill=INK, **style)
-    yield element("text", words, y=46, font_size=11, fill=FAINT_INK, **style)
+    yield element("text", name, y=NAME_LINE, font_size=20, font_weight="bold", fill=theme.ink, **style)
+    yield element("text", frame.words, y=WORDS_LINE, font_size=11, fill=theme.faint_ink, **style)
 
 
-def description(graph: ModelGraph) -> str:
+def totals(graph: ModelGraph) -> str:
     """`347 layers · 44.7 M parameters · 224×224×3 float32 → 1000 float32`; the batch dimension is left out."""
     total = sum(layer.params for layer in graph.layers)
     layers = f"{len(graph.layers):,} layer{'s' if len(graph.layers) != 1 else ''}"
@@ -99,36 +100,42 @@ def specs_text(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(shown) + (f" and {len(specs) - 3} more" if len(specs) > 3 else "")
 
 
-def used_styles(graph: ModelGraph) -> list[Style]:
-    """Those of the kinds of layers in the model."""
-    kinds = {kind(layer) for layer in graph.layers}
-    return [style for name, style in STYLES.items() if name in kinds]
+def legend_of(frame: Frame, width: float) -> tuple[list[ElementTree.Element], int]:
+    """A swatch and its word for each style, and in how many lines."""
+    found: list[ElementTree.Element] = []
+    left, line = MARGIN, 0
+    for style in frame.styles:
+        wide = 36 + text_width(style.title, 10)
+        if left > MARGIN and left + wide > MARGIN + width:
+            left, line = MARGIN, line + 1
+        top = LEGEND_TOP + line * LEGEND_LINE
+        square: dict[str, str | float] = {"width": 12, "height": 12, "fill": style.fill, "stroke": style.border}
+        found.append(element("rect", x=f"{left:.1f}", y=f"{top:.0f}", **square))
+        word: dict[str, str | float] = {"font_family": FAMILY, "font_size": 10, "fill": frame.theme.ink}
+        found.append(element("text", style.title, x=f"{left + 17:.1f}", y=f"{top + 10:.0f}", **word))
+        left += wide
+    return found, line + 1
 
 
-def legend_entries(styles: Iterable[Style]) -> Iterator[tuple[list[ElementTree.Element], float]]:
-    """A swatch and its word for each style, with the place where the entry ends."""
-    left = MARGIN
-    for style in styles:
-        swatch = element("rect", x=f"{left:.1f}", y=56, width=12, height=12, fill=style.fill, stroke=style.border)
-        word = element("text", style.title, x=f"{left + 17:.1f}", y=66, font_family=FAMILY, font_size=10, fill=INK)
-        left += 34 + LEGEND_STEP * len(style.title)
-        yield [swatch, word], left
-    yield [], left
-
-
-def placed(panels: Sequence[Panel], lefts: Sequence[float]) -> Iterator[ElementTree.Element]:
-    for number, (item, left) in enumerate(zip(panels, lefts, strict=False)):
-        tidy(item.group, number)
-        across, down = item.shift[0] + left, item.shift[1] + HEADING + LINK_SPACE
+def finished(panels: Sequence[Panel], frame: Frame) -> Iterator[ElementTree.Element]:
+    given: set[str] = set()
+    for item in panels:
+        tidy(item.group, frame.attributes, given)
+        item.group.extend(list(titles_on_top(item.group)))
+        across, down = item.shift[0] + item.left, item.shift[1] + item.top
         item.group.set("transform", f"translate({across:.2f} {down:.2f})")
         yield item.group
 
 
-def tidy(group: ElementTree.Element, number: int) -> None:
-    """Ids that are unique in the document; tooltips as `<title>` elements instead of Graphviz's own names."""
+def tidy(group: ElementTree.Element, attributes: Mapping[str, Mapping[str, str]], given: set[str]) -> None:
+    """Ids that mean something, each `given` once; tooltips as `<title>` elements instead of Graphviz's own names."""
     for inner in group.iter():
-        if "id" in inner.attrib:
-            inner.set("id", f"c{number}_{inner.get('id')}")
+        # Graphviz puts `a_` before the id of what has a tooltip, in a group without a class.
+        own = inner.attrib.pop("id", "")
+        own = own if "class" in inner.attrib else own.removeprefix("a_")
+        if own in attributes and own not in given:
+            given.add(own)
+            inner.attrib |= {"id": own, **{name: clean(value) for name, value in attributes[own].items()}}
         if inner.get("font-family") == FONT:
             inner.set("font-family", FAMILY)
     for inner in [group, *group.findall(f"{{{SVG}}}g")]:
@@ -142,42 +149,31 @@ def tidy(group: ElementTree.Element, number: int) -> None:
             anchor.insert(0, element("title", words))
 
 
-def links(panels: Sequence[Panel], lefts: Sequence[float]) -> Iterable[ElementTree.Element]:
-    """Lines from the end of each column through the gutter to the head of the next."""
-    bottom = HEADING + LINK_SPACE
-    for (here, left), (there, right) in pairwise(zip(panels, lefts, strict=False)):
-        start, end = end_point(here, "link_out", left), end_point(there, "link_in", right)
-        if start and end:
-            gutter = right - GUTTER / 2
-            low, high = bottom + here.height + 4, HEADING + 6
-            steps = [start, (start[0], low), (gutter, low), (gutter, high), (end[0], high), end]
-            yield element(
-                "path", d=rounded(steps), fill="none", stroke="#8fa1b5", stroke_width=2.5, stroke_linejoin="round"
-            )
+def titles_on_top(group: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    """The titles of clusters again above all arrows, each on a piece of its cluster's ground."""
+    for cluster in group.findall(f"{{{SVG}}}g[@class='cluster']"):
+        texts = list(cluster.iter(f"{{{SVG}}}text"))
+        shapes = [shape for tag in ("path", "polygon") for shape in cluster.iter(f"{{{SVG}}}{tag}")]
+        if not texts or not shapes:
+            continue
+        for holder in list(cluster.iter()):
+            for text in holder.findall(f"{{{SVG}}}text"):
+                holder.remove(text)
+        yield title_ground(texts, shapes[0])
+        yield from texts
 
 
-def end_point(item: Panel, name: str, left: float) -> tuple[float, float] | None:
-    """Where a link's circle is in the document."""
-    for group in item.group.findall(f"{{{SVG}}}g[@id='{name}']"):
-        circle = group.find(f".//{{{SVG}}}ellipse")
-        if circle is not None:
-            across, down = float(circle.get("cx", 0)), float(circle.get("cy", 0))
-            return across + item.shift[0] + left, down + item.shift[1] + HEADING + LINK_SPACE
-    return None
-
-
-def rounded(points: Sequence[tuple[float, float]]) -> str:
-    """A path along the points with corners of 6 points' radius at most."""
-    words = [f"M{points[0][0]:.1f},{points[0][1]:.1f}"]
-    for before, corner, after in zip(points, points[1:], points[2:], strict=False):
-        entry, leave = toward(corner, before), toward(corner, after)
-        words.append(f"L{entry[0]:.1f},{entry[1]:.1f}Q{corner[0]:.1f},{corner[1]:.1f} {leave[0]:.1f},{leave[1]:.1f}")
-    words.append(f"L{points[-1][0]:.1f},{points[-1][1]:.1f}")
-    return "".join(words)
-
-
-def toward(corner: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    across, down = other[0] - corner[0], other[1] - corner[1]
-    length = (across**2 + down**2) ** 0.5
-    share = min(6.0, length / 2) / length if length else 0.0
-    return corner[0] + across * share, corner[1] + down * share
+def title_ground(texts: Sequence[ElementTree.Element], frame: ElementTree.Element) -> ElementTree.Element:
+    """A piece of a frame's ground behind a title, short of the frame's border."""
+    numbers = [float(number) for number in re.findall(r"-?[\d.]+", frame.get("d") or frame.get("points") or "0")]
+    left = min(float(text.get("x", 0)) for text in texts)
+    right = max(
+        float(text.get("x", 0))
+        + text_width(text.text or "", float(text.get("font-size", 12)), bold=text.get("font-weight") == "bold")
+        for text in texts
+    )
+    right = min(right, max(numbers[::2]) - 4)
+    base, high = float(texts[0].get("y", 0)), max(float(text.get("font-size", 12)) for text in texts)
+    place: dict[str, str | float] = {"x": f"{left - 2:.1f}", "y": f"{base - 0.95 * high:.1f}"}
+    fill = frame.get("fill", "none")
+    return element("rect", width=f"{max(right - left, 1):.1f}", height=f"{1.2 * high:.1f}", fill=fill, **place)

@@ -1,99 +1,87 @@
-"""`model.svg`: the graph of layers as a picture that fits a screen, coarser where the whole would not."""
+"""`model.svg`: the graph of layers as a picture that fits a page, simpler where the whole would not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
 from exporter import files
-from exporter.errors import ExportError, InternalError, ResourceError, UnsupportedError
+from exporter.errors import InternalError, ResourceError, UnsupportedError
 from exporter.formats import layout
-from exporter.formats.columns import columns
-from exporter.formats.dot_graph import sheet
-from exporter.formats.sketch import COARSEST, Sketch, sketch
-from exporter.formats.svg_compose import compose
-from exporter.records import Material, ModelGraph
+from exporter.formats.columns import plans, scale, turning_point
+from exporter.formats.pictures import plain
+from exporter.formats.pictures.drawings import Subject
+from exporter.formats.pictures.sheets import sheet
+from exporter.formats.sketch import Sketch
+from exporter.formats.svg_compose import compose, size_of
+from exporter.records import Material
 
-# More boxes than this take Graphviz minutes, and nobody reads them.
-MOST_EXPANDED = 2_000
-# Above this, layers that differ only in their channels are folded too, where that helps; above the second number
-# nobody can read a picture on a screen.
-COMFORTABLE, READABLE = 60, 120
-MOST_BOXES = 400
-SHOWN = (
-    "repeated blocks are folded",
-    "the inside of similar blocks is drawn once",
-    "blocks are single boxes",
-    "nested models are single boxes",
-    "neighbouring layers are grouped into stages",
-)
-# The share of the time left that one attempt may take, so that a coarser one can follow.
+# The share of the time left that one attempt may take, so that a simpler one can follow.
 SHARE = 0.6
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One way to draw; `note` tells the user what is not in the picture."""
-
-    drawing: Sketch
-    note: str = ""
+# Several ways to wrap a picture are tried where it has at most so many boxes.
+TRIED_BOXES = 150
+# A page is readable down to this scale, at which ordinary text is 6 points high.
+READABLE_SCALE = 0.55
+FILE = "model.svg"
 
 
 def write(material: Material, folder: Path) -> tuple[str, ...]:
-    """Writes `model.svg`, or returns a note that says why it is missing. Never raises for a lack of time."""
+    """Writes `model.svg`; never raises for a lack of time or of Graphviz. Returns notes on what is not in it."""
+    picture, notes = document(material)
+    with files.new_file(folder / FILE) as stream:
+        stream.write(picture)
+    return notes
+
+
+def written(material: Material, folder: Path) -> tuple[bytes, tuple[str, ...]]:
+    """The document that `write` has put into this folder in the same export, or else a new one."""
+    if "svg" in material.job.formats:
+        return (folder / FILE).read_bytes(), ()
+    return document(material)
+
+
+def document(material: Material) -> tuple[bytes, tuple[str, ...]]:
+    """The SVG and notes for the user."""
     deadline = monotonic() + material.job.layout_seconds
-    for attempt in attempts(material.graph, expand=material.job.expand):
-        left = deadline - monotonic()
+    subject = Subject(material)
+    failed, failure = subject.too_large(), ""
+    fitting: tuple[float, bytes, str] | None = None
+    for drawing in subject.attempts():
         try:
-            picture = rendered(material.graph, attempt.drawing, left * SHARE)
+            picture = rendered(subject, drawing, (deadline - monotonic()) * SHARE)
         except (ResourceError, InternalError) as error:
-            # Graphviz can also crash on a large graph; a coarser one is smaller.
-            failure: ExportError = error
+            # Graphviz can also crash on a large graph; a simpler one is smaller.
+            failed, failure = failed or "The picture could not be laid out in time", str(error)
             continue
         except UnsupportedError as error:
-            failure = error
+            failure = str(error)
             break
-        with files.new_file(folder / "model.svg") as stream:
-            stream.write(picture)
-        return (attempt.note,) if attempt.note else ()
-    only = "only model.dot is there" if "dot" in material.job.formats else "`--to dot` writes the graph as text"
-    return (f"model.svg was not written ({failure}); {only}.",)
+        found = scale(*size_of(picture))
+        if fitting is None or found > fitting[0]:
+            fitting = found, picture, subject.note(drawing, failed)
+        if found >= READABLE_SCALE or not subject.is_free() or turning_point(drawing) is not None:
+            break
+    if fitting is not None:
+        return fitting[1], (fitting[2],) if fitting[2] else ()
+    return listed(subject, failure)
 
 
-def rendered(graph: ModelGraph, drawing: Sketch, seconds: float) -> bytes:
-    """The document of one attempt. Raises as `layout.pictures` does."""
-    texts = ["\n".join(sheet(drawing, part.pieces, part.arrows, part.links)) for part in columns(drawing)]
-    return compose(graph, layout.pictures(texts, seconds=seconds))
+def listed(subject: Subject, failure: str) -> tuple[bytes, tuple[str, ...]]:
+    """What needs no Graphviz."""
+    drawing = subject.drawing(min(subject.most(), plain.MOST_BOXES))
+    _, frame = subject.paint(drawing)
+    attributes: dict[str, dict[str, str]] = {key: {} for box in drawing.boxes for key in plain.ids(box)}
+    frame = replace(frame, attributes=attributes, styles=())
+    note = f"The picture is a plain list of blocks ({failure}); `--to dot` has the graph as text."
+    return compose(drawing.name, [plain.picture(drawing, frame.theme)], frame), (note,)
 
 
-def attempts(graph: ModelGraph, *, expand: bool) -> Iterator[Attempt]:
-    """Ways to draw from the finest that is sensible to the coarsest."""
-    refused = ""
-    if expand and len(graph.layers) <= MOST_EXPANDED:
-        yield Attempt(sketch(graph, expand=True))
-        refused = "The expanded picture could not be laid out in time; "
-    elif expand:
-        refused = f"{len(graph.layers):,} layers are too many for an expanded picture (limit {MOST_EXPANDED:,}); "
-    for coarse in range(COARSEST + 1):
-        drawing = finest(graph, coarse)
-        if len(drawing.boxes) <= (MOST_BOXES if coarse > 1 else READABLE) or coarse == COARSEST:
-            yield Attempt(drawing, note(refused, coarse))
-            refused = refused or "The picture could not be laid out in time; "
-
-
-def finest(graph: ModelGraph, coarse: int) -> Sketch:
-    """Exact folding where its result is readable, else the one that also folds blocks of different widths."""
-    exact = sketch(graph, coarse=coarse)
-    if len(exact.boxes) <= COMFORTABLE:
-        return exact
-    loose = sketch(graph, coarse=coarse, loose=True)
-    return loose if len(loose.boxes) < 0.8 * len(exact.boxes) else exact
-
-
-def note(refused: str, coarse: int) -> str:
-    if not refused and coarse == 0:
-        return ""
-    reason = refused or "The model is large; "
-    return f"{reason}model.svg is simplified: {SHOWN[coarse]}. `--to dot --expand` writes every layer."
+def rendered(subject: Subject, drawing: Sketch, seconds: float) -> bytes:
+    """The document of one attempt, wrapped as suits a page best. Raises as `layout.pictures` does."""
+    paint, frame = subject.paint(drawing)
+    ways = plans(drawing, right=frame.right)[: None if len(drawing.boxes) <= TRIED_BOXES else 1]
+    texts = ["\n".join(sheet(drawing, part.pieces, part.arrows, part.links, paint)) for way in ways for part in way]
+    found = iter(layout.pictures(texts, seconds=seconds))
+    documents = [(compose(drawing.name, [next(found) for _ in way], frame), len(way)) for way in ways]
+    return max(documents, key=lambda entry: (round(scale(*size_of(entry[0])), 2), -entry[1]))[0]
