@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from exporter import __version__, memory, wire
 from exporter.costs.model_costs import job_costs
-from exporter.errors import ExportError, InternalError, ResourceError
+from exporter.errors import ExportError, InternalError, ResourceError, UnsupportedError
 from exporter.files import Export, describe, write_lines
-from exporter.formats import COSTS, FORMATS, STATISTICS, needed
+from exporter.formats import COSTS, FORMATS, HOLLOW, STATISTICS, needed
 from exporter.readers import READERS, Unexplained
 from exporter.readers.described import DescribedModel
 from exporter.records import Job, Material, ModelGraph, Outcome, Stage, TensorSpec, Verification, WrittenFile
 from exporter.sources.digest import source_digest, version
 from exporter.startup import hidden, lean_imports
+from exporter.structure import hollow_copy
 
 if TYPE_CHECKING:
     from exporter.sources.opened import OpenedModel
@@ -98,6 +99,7 @@ class Work:
         material = Material(
             self.job, opened.graph, source=public_name(self.job), weights=opened.weights, versions=_versions()
         )
+        needs = needed(self.job.formats)
         if isinstance(opened, DescribedModel):
             self.job = dataclasses.replace(self.job, opset=opened.opset or self.job.opset)
             material = dataclasses.replace(
@@ -105,7 +107,8 @@ class Work:
             )
         elif "onnx" in self.job.formats:
             material = self._convert(opened, material)
-        needs = needed(self.job.formats)
+        elif HOLLOW in needs:
+            material = self._convert_hollow(opened, material)
         if self.job.stats or STATISTICS in needs:
             material = self._measure(opened, material)
         if COSTS in needs:
@@ -156,6 +159,8 @@ class Work:
             structure = opened.structure(self.job)
             # Weights are made from here on; what the conversion needed must not be in memory beside them.
             memory.release_unused()
+        if HOLLOW in needed(self.job.formats):
+            material = dataclasses.replace(material, hollow=hollow_copy(structure))
         about = {"export_model.source": material.source, "export_model.weights": material.weights}
         with self.reporter.stage("weights"):
             written = write_model(structure, self.job, self.export.staging, about, self.reporter.progress)
@@ -163,6 +168,16 @@ class Work:
         self.names += written.digests
         self.digests |= written.digests
         return dataclasses.replace(material, nodes=structure.nodes, stored=written.stored)
+
+    def _convert_hollow(self, opened: OpenedModel, material: Material) -> Material:
+        """The ONNX structure to look at, without its weights; a model that has none is shown by its layers."""
+        with self.reporter.stage("convert"):
+            try:
+                structure = opened.structure(self.job)
+            except UnsupportedError as error:
+                self.reporter.note(f"shown by its layers, because it has no ONNX form: {error.what} ({error.why})")
+                return material
+        return dataclasses.replace(material, hollow=hollow_copy(structure))
 
     def _measure(self, opened: OpenedModel | DescribedModel, material: Material) -> Material:
         from exporter.statistics import measure_all

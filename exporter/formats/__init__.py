@@ -4,8 +4,8 @@ A format's module has `write(material: Material, folder: Path) -> tuple[str, ...
 through `exporter.files.new_file` and returns notes for the user. `onnx` is written first, by `onnx_model`, because the
 others describe what it made.
 
-What a format `needs` in its material is made only for those that say so: `costs` of the layers, and `statistics` of
-the weights, which every format that `takes_statistics` gets with `--stats`.
+What a format `needs` in its material is made only for those that say so: `costs` of the layers, the `hollow` ONNX
+model, and `statistics` of the weights, which every format that `takes_statistics` gets with `--stats`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Format:
     takes_statistics: bool = False
 
 
-COSTS, STATISTICS = "costs", "statistics"
+COSTS, STATISTICS, HOLLOW = "costs", "statistics", "hollow"
 
 
 FORMATS: dict[str, Format] = {
@@ -45,6 +45,13 @@ FORMATS: dict[str, Format] = {
         ),
         Format("dot", "exporter.formats.dot_graph", ("model.dot",), "the graph of layers as Graphviz text"),
         Format("svg", "exporter.formats.svg_picture", ("model.svg",), "the graph of layers as a picture"),
+        Format(
+            "netron",
+            "exporter.formats.netron_view",
+            ("model.view.onnx",),
+            "the model in blocks and without weights, for Netron",
+            needs=frozenset({COSTS, HOLLOW}),
+        ),
     )
 }
 
