@@ -9,7 +9,7 @@ from onnx import NodeProto, TensorProto
 
 from exporter.formats.node_style import amount
 from exporter.formats.repetition import shared_name
-from exporter.formats.view_model.facts import stem, title, together
+from exporter.formats.view_model.facts import span_title, title, together
 from exporter.formats.view_model.flat import NAMESPACE, Flat, elements
 from exporter.formats.view_model.functions import Function, Row
 from exporter.formats.view_model.items import Item
@@ -34,20 +34,20 @@ class Captions:
         for function in functions:
             wanted = title(self._wanted(function))
             taken[wanted] = taken.get(wanted, 0) + 1
-            self.titles[id(function)] = wanted if taken[wanted] == 1 else title(f"{wanted} ({taken[wanted]})")
+            self.titles[id(function)] = wanted if taken[wanted] == 1 else title(wanted, f" ({taken[wanted]})")
 
     def _wanted(self, function: Function) -> str:
         item = function.item
         inner = {id(row.function): row.function for row in function.rows}
         if item.kind == "copies" and len(inner) == 1 and (shown := next(iter(inner.values()))):
-            return f"{self.titles[id(shown)]} ×{len(function.rows)}"
+            return title(self.titles[id(shown)], f" ×{len(function.rows)}")
         if item.kind == "scope":
             known = self.class_of(item)
-            return known or stem([copy.name.rpartition("/")[2] for copy in function.copies]) or "block"
+            return known or span_title([copy.name.rpartition("/")[2] for copy in function.copies]) or "block"
         if item.kind == "part":
             return f"part, {item.size} nodes"
         names = [name for copy in function.copies if (name := self.name(copy))]
-        return (names and stem(names).rpartition("/")[2]) or f"{item.size} nodes"
+        return (names and span_title([name.rpartition("/")[2] for name in names])) or f"{item.size} nodes"
 
     def class_of(self, item: Item) -> str:
         """The class of the layer whose namespace a block is; empty if it is not known."""
@@ -89,7 +89,7 @@ class Captions:
         for key, value in pairs:
             if value:
                 node.metadata_props.add(key=key, value=value)
-        many = f"one of {len(copies)} equal ones: {names}" if len(copies) > 1 else ""
+        many = f"stands for {len(copies)} equal ones" if len(copies) > 1 else ""
         node.doc_string = "\n".join(filter(None, [sentence, many, node.doc_string]))
 
     def about(self, function: Function) -> str:

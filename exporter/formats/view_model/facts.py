@@ -97,8 +97,14 @@ def stem(names: Sequence[str]) -> str:
     return re.sub(r"[_\-.: ]{2,}", "_", text).strip("_-.: /")
 
 
-def title(text: str) -> str:
-    """The text as Netron can show it whole."""
-    text = text.replace(".", "_")
-    half = (LONGEST_TITLE - 1) // 2
-    return text if len(text) <= LONGEST_TITLE else f"{text[:half]}…{text[-half:]}"
+def span_title(names: Sequence[str]) -> str:
+    """A title for copies: `conv4_block2…23`, or what the names have in common where that gets too long."""
+    text = together(names).replace("{", "").replace("}", "").replace("..", "…")
+    return text if "," not in text and len(text) <= LONGEST_TITLE else stem(names)
+
+
+def title(text: str, end: str = "") -> str:
+    """The text, with an end that is kept, as Netron can show it whole."""
+    text, room = text.replace(".", "_"), LONGEST_TITLE - len(end)
+    half = (room - 1) // 2
+    return (text if len(text) <= room else f"{text[:half]}…{text[half + 1 - room :]}") + end

@@ -113,11 +113,21 @@ def _namesakes(maker: Maker, units: Sequence[Item]) -> Iterator[Item]:
     place = 0
     while place < len(units):
         stop = place + 1
-        prefix = numbered(shared_name(_ends(units[place]))) if units[place].kind == BLOCK else ""
-        while prefix and stop < len(units) and units[stop].kind != RUN and _shares(units[stop], prefix):
-            stop += 1
+        prefix = "" if units[place].kind == RUN else numbered(shared_name(_ends(units[place])))
+        while prefix and (following := _next_namesake(units, stop, prefix)):
+            stop = following
         yield units[place] if stop == place + 1 else _copy(maker, units[place:stop])
         place = stop
+
+
+def _next_namesake(units: Sequence[Item], place: int, prefix: str) -> int:
+    """Behind the next unit with that prefix; 0 if there is none. An `activation_7` between them does not part them."""
+    for at in range(place, min(place + 2, len(units))):
+        if units[at].kind == RUN:
+            break
+        if _shares(units[at], prefix):
+            return at + 1
+    return 0
 
 
 def _shares(unit: Item, prefix: str) -> bool:
