@@ -11,7 +11,9 @@ import pytest
 from browser import Browser, wait_for
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.view import Viewer, resolve
+from exporter.view.choice import whole
+from exporter.view.server import Viewer
+from exporter.view.targets import resolve
 
 pytestmark = pytest.mark.browser
 
@@ -76,7 +78,7 @@ def policy_violations(browser: Browser) -> list[str]:
 
 
 def test_the_graph_is_drawn_and_nothing_leaves_the_machine(browser: Browser, tmp_path: Path) -> None:
-    with Viewer(resolve(tiny_model(tmp_path / "model.onnx").parent)) as viewer:
+    with Viewer([whole(resolve(tiny_model(tmp_path / "model.onnx").parent))]) as viewer:
         text = show(browser, viewer.url)
         picture = tmp_path / "graph.png"
         browser.screenshot(picture)
@@ -92,7 +94,7 @@ def test_the_graph_is_drawn_and_nothing_leaves_the_machine(browser: Browser, tmp
 
 @pytest.mark.parametrize("name", ["model.onnx", HOSTILE], ids=["plain", "hostile"])
 def test_a_weight_in_a_file_of_its_own_is_read_when_clicked(browser: Browser, tmp_path: Path, name: str) -> None:
-    with Viewer(tiny_model(tmp_path / name, data_file=name + ".data")) as viewer:
+    with Viewer([whole(tiny_model(tmp_path / name, data_file=name + ".data"))]) as viewer:
         assert "Conv" in show(browser, viewer.url)
         assert browser.evaluate("document.title") == name
         browser.evaluate(CLICK_NODE)

@@ -16,15 +16,15 @@ from exporter.protobuf import field_start, fields
 DAMAGED = (OSError, ValueError, IndexError, RecursionError, DecodeError)
 
 
-def read_hollow(path: Path, *, refer: bool = False) -> ModelProto:
+def read_hollow(path: Path, *, refer: str = "") -> ModelProto:
     """The model of a file; tensors with more than a little content have none.
 
-    With `refer` those say instead where in the file their bytes are, as external data. In memory at once: the model
+    With `refer` those say where in a file of that name their bytes are, as external data. In memory at once: the model
     without its weights, twice. Raises SourceError.
     """
     try:
         with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            stripped = _stripped(content, 0, len(content), ModelProto.DESCRIPTOR, path.name if refer else "")
+            stripped = _stripped(content, 0, len(content), ModelProto.DESCRIPTOR, refer)
         model = ModelProto.FromString(stripped)
     except DAMAGED as error:
         raise _unreadable(path, str(error)) from error

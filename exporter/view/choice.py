@@ -1,0 +1,85 @@
+"""Which file the browser gets for a target: the view, the model without its weights, or the whole file; and why."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from onnx import ModelProto
+
+from exporter.errors import SourceError
+from exporter.files import new_file, read_manifest
+from exporter.formats.view_model.hollow_file import read_hollow
+from exporter.formats.view_model.model import view_model
+from exporter.view.site import Shown
+from exporter.view.tables import Tables
+from exporter.view.targets import MODEL_FILE, VIEW_FILE, resolve
+
+# Netron draws graphs up to about this size at once, and people can overlook them.
+LARGE_NODES = 200
+# By this name the page asks for the weights that are inside of a model file, when one is clicked.
+INLINE = "{}.weights"
+KERAS_PARTS = ("config.json", "metadata.json")
+
+
+def choose(target: str | Path, place: Path, *, full: bool = False) -> Shown:
+    """What to show of a target; what has to be made for it goes into the folder `place`. Raises SourceError."""
+    path = resolve(target)
+    if full:
+        return whole(path, "the whole file is shown, as --full asks for")
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        return _onnx(path, place)
+    if suffix == ".keras" and zipfile.is_zipfile(path):
+        return _keras(path, place)
+    return whole(path, f"a {suffix} file goes to the page as it is, with its weights")
+
+
+def whole(path: Path, reason: str = "") -> Shown:
+    return Shown(path, path.name, reason, beside=path, tables=Tables.beside(path))
+
+
+def _onnx(path: Path, place: Path) -> Shown:
+    inline = INLINE.format(path.name)
+    model = read_hollow(path, refer=inline)
+    count = len(model.graph.node)
+    tables = Tables.beside(path)
+    if count <= LARGE_NODES:
+        lean = _written(model, place / path.name)
+        reason = f"{count} nodes: all of them are shown; weights are read when one is clicked"
+        return Shown(lean, path.name, reason, beside=path, tables=tables, inline=(inline, path))
+    kept = path.with_name(VIEW_FILE)
+    why = f"{count:,} nodes are more than {LARGE_NODES}: its blocks are shown, --full shows every node"
+    if path.name == MODEL_FILE and _belongs(kept):
+        return Shown(kept, VIEW_FILE, f"{why}; {VIEW_FILE}", tables=tables)
+    facts, macs = (tables.facts(), tables.macs()) if tables else ({}, [])
+    view = view_model(model, facts, macs if len(macs) == count else [])
+    made = _written(view, place / f"{path.stem}.view.onnx")
+    return Shown(made, made.name, f"{why}; made for this view", tables=tables)
+
+
+def _belongs(view: Path) -> bool:
+    """Whether the view is part of the finished export in its folder, and not left from an older one."""
+    manifest = read_manifest(view.parent) or {}
+    return view.is_file() and any(file.get("name") == view.name for file in manifest.get("files", ()))
+
+
+def _written(model: ModelProto, path: Path) -> Path:
+    with new_file(path) as stream:
+        stream.write(model.SerializeToString(deterministic=True))
+    return path
+
+
+def _keras(path: Path, place: Path) -> Shown:
+    """A `.keras` archive without its weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in KERAS_PARTS if name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise SourceError("cannot be read", where=str(path), why=str(error), hint="save the model again") from error
+    lean = place / path.name
+    with new_file(lean) as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    reason = "its layers are shown, without their weights; --full sends those too"
+    return Shown(lean, path.name, reason)
