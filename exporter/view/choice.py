@@ -10,7 +10,7 @@ from onnx import ModelProto
 from exporter.errors import SourceError
 from exporter.files import new_file, read_manifest
 from exporter.formats.view_model.hollow_file import read_hollow
-from exporter.formats.view_model.model import view_model
+from exporter.formats.view_model.model import DOMAIN, view_model
 from exporter.view.site import Shown
 from exporter.view.tables import Tables
 from exporter.view.targets import MODEL_FILE, VIEW_FILE, resolve
@@ -36,26 +36,33 @@ def choose(target: str | Path, place: Path, *, full: bool = False) -> Shown:
 
 
 def whole(path: Path, reason: str = "") -> Shown:
-    return Shown(path, path.name, reason, beside=path, tables=Tables.beside(path))
+    return Shown(path, path.name, reason, path, beside=path, tables=Tables.beside(path))
 
 
 def _onnx(path: Path, place: Path) -> Shown:
     inline = INLINE.format(path.name)
     model = read_hollow(path, refer=inline)
     count = len(model.graph.node)
-    tables = Tables.beside(path)
+    if any(entry.domain == DOMAIN for entry in model.opset_import):
+        return Shown(path, path.name, "its blocks are shown, as the file holds them", path, tables=Tables.beside(path))
     if count <= LARGE_NODES:
         lean = _written(model, place / path.name)
-        reason = f"{count} nodes: all of them are shown; weights are read when one is clicked"
-        return Shown(lean, path.name, reason, beside=path, tables=tables, inline=(inline, path))
-    kept = path.with_name(VIEW_FILE)
-    why = f"{count:,} nodes are more than {LARGE_NODES}: its blocks are shown, --full shows every node"
+        reason = f"{count} nodes: all of them are shown, and weights are read when one is clicked"
+        tables = Tables.beside(path)
+        return Shown(lean, path.name, reason, path, beside=path, tables=tables, inline=(inline, path))
+    return _blocks(path, model, place)
+
+
+def _blocks(path: Path, model: ModelProto, place: Path) -> Shown:
+    """The view of a large model: the one of the same export, or a new one."""
+    count, tables, kept = len(model.graph.node), Tables.beside(path), path.with_name(VIEW_FILE)
+    why = f"{count:,} nodes are more than {LARGE_NODES}, so that its blocks are shown; --full shows every node"
     if path.name == MODEL_FILE and _belongs(kept):
-        return Shown(kept, VIEW_FILE, f"{why}; {VIEW_FILE}", tables=tables)
+        return Shown(kept, VIEW_FILE, why, path, tables=tables)
     facts, macs = (tables.facts(), tables.macs()) if tables else ({}, [])
     view = view_model(model, facts, macs if len(macs) == count else [])
     made = _written(view, place / f"{path.stem}.view.onnx")
-    return Shown(made, made.name, f"{why}; made for this view", tables=tables)
+    return Shown(made, made.name, why, path, tables=tables)
 
 
 def _belongs(view: Path) -> bool:
@@ -82,4 +89,4 @@ def _keras(path: Path, place: Path) -> Shown:
         for name, content in parts.items():
             archive.writestr(name, content)
     reason = "its layers are shown, without their weights; --full sends those too"
-    return Shown(lean, path.name, reason)
+    return Shown(lean, path.name, reason, path)

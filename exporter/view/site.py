@@ -28,15 +28,18 @@ ASSET_TYPES = {
 }
 BINARY = "application/octet-stream"
 SCRIPT, ATTACHMENT = "export-model-attach.js", "attachment.json"
-# Gives the page the attachment in the way that a user does, by dropping it; it is asked for once the graph is drawn.
+# Opens the attachment as if the user had, once the graph is drawn. Netron 9 has no other way to be given one; a version
+# without these names shows the model without it.
 ATTACH = b"""const address = document.querySelector('meta[name="export-model-attachment"]').content;
 const drawn = () => document.body.className === 'default' && document.getElementById('canvas').hasAttribute('height');
 const attach = async () => {
-    const content = await (await fetch(address)).blob();
-    const transfer = new DataTransfer();
-    transfer.items.add(new File([content], 'attachment.json', { type: 'application/json' }));
-    document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }));
-    document.body.dataset.attached = 'true';
+    const host = window.__view__ && window.__view__.host;
+    if (host && typeof host._open === 'function') {
+        const content = await (await fetch(address)).blob();
+        const file = new File([content], 'attachment.json', { type: 'application/json' });
+        await host._open(file, [file]);
+        document.body.dataset.attached = 'true';
+    }
 };
 const timer = setInterval(() => { if (drawn()) { clearInterval(timer); attach(); } }, 100);
 """
@@ -46,13 +49,14 @@ const timer = setInterval(() => { if (drawn()) { clearInterval(timer); attach();
 class Shown:
     """A file to show under a name, and why it.
 
-    `beside` is the model whose external data the page may ask for, `inline` a name by which it may ask for another
-    file; `tables` are what the export knows about it.
+    `origin` is what the user pointed at, `beside` the model whose external data the page may ask for, `inline` a name
+    by which it may ask for another file; `tables` are what the export knows about it.
     """
 
     path: Path
     name: str
     reason: str = ""
+    origin: Path | None = None
     beside: Path | None = None
     tables: Tables | None = None
     inline: tuple[str, Path] | None = None
@@ -166,7 +170,7 @@ def _list(addresses: Sequence[str], shown: Sequence[Shown]) -> bytes:
 
 def label(shown: Shown) -> str:
     """The file with its folder, which tells exports apart: all of their models have the same name."""
-    place = shown.beside or (shown.tables.folder / shown.name if shown.tables else shown.path)
+    place = shown.origin or shown.path
     return "/".join(os.fsencode(part).decode(errors="replace") for part in place.parts[-2:])
 
 

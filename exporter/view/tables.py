@@ -41,19 +41,16 @@ class Tables:
     def attachment(self) -> bytes:
         """The statistics of weights and the costs of nodes in the form that Netron attaches to a model.
 
-        `view.js` of Netron: `signature`, and entries of `metadata` and `metrics` with kind, target, name and value.
+        `view.js` of Netron 9: `signature`, and entries of `metadata` and `metrics` with kind, target, name and value.
         """
-        metrics = [*self._metrics(NODES, "node", "node", NODE_METRICS)]
-        metrics += self._metrics(TENSORS, "initializer", "tensor", TENSOR_METRICS)
-        metadata = [*self._metrics(TENSORS, "initializer", "tensor", ("transform", "stored_dtype", "sha256"))]
-        attachment = {"signature": "netron:attachment", "metadata": metadata, "metrics": metrics}
+        nodes = self._rows(NODES, ["node", *NODE_METRICS])
+        tensors = list(self._rows(TENSORS, ["initializer", "tensor", "transform", *TENSOR_METRICS]))
+        metrics = [entry for row in nodes for entry in _entries("node", row["node"], row, NODE_METRICS)]
+        metrics += [entry for row in tensors for entry in _tensor_metrics(row)]
+        origins = [{"kind": "tensor", "target": row["initializer"], "name": _origin(row), "value": row["transform"]}
+                   for row in tensors if row["initializer"] is not None]  # fmt: skip
+        attachment = {"signature": "netron:attachment", "metadata": origins, "metrics": metrics}
         return json.dumps(attachment, allow_nan=False).encode()
-
-    def _metrics(self, table: str, key: str, kind: str, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        for row in self._rows(table, [key, *names]):
-            for name in names:
-                if row[key] is not None and row[name] is not None:
-                    yield {"kind": kind, "target": row[key], "name": name.replace("_", " "), "value": row[name]}
 
     def _rows(self, table: str, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         from pyarrow import parquet
@@ -69,3 +66,25 @@ def _facts(row: Mapping[str, Any]) -> LayerFacts:
     shapes, dtypes = row["output_shapes"] or (), row["output_dtypes"] or ()
     outputs = [output_text(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=False)]
     return LayerFacts(row["class"], ", ".join(outputs), row["params_total"], row["macs"])
+
+
+def _tensor_metrics(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Statistics are of the source's weight: of one that was combined with others, they are those before that."""
+    if row["initializer"] is None:
+        return
+    if row["transform"] != "folded":
+        yield from _entries("tensor", row["initializer"], row, TENSOR_METRICS)
+    elif row["tensor"] == row["initializer"]:
+        yield from _entries("tensor", row["initializer"], row, TENSOR_METRICS, " before folding")
+
+
+def _entries(
+    kind: str, target: str, row: Mapping[str, Any], names: Sequence[str], which: str = ""
+) -> Iterator[dict[str, Any]]:
+    for name in names:
+        if row[name] is not None:
+            yield {"kind": kind, "target": target, "name": name.replace("_", " ") + which, "value": row[name]}
+
+
+def _origin(row: Mapping[str, Any]) -> str:
+    return f"from {row['tensor']}"
