@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 WIDTH = 64
 
@@ -15,7 +15,7 @@ class GraphMaker:
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
-        self.types = []
+        self.types: list[ValueInfoProto] = []
 
     def weight(self, name: str, *dims: int) -> str:
         self.weights.append(TensorProto(name=name, dims=dims, data_type=TensorProto.FLOAT))
@@ -30,7 +30,7 @@ class GraphMaker:
         return f"{name}:0"
 
     def model(self, inputs: Sequence[str], outputs: Sequence[str], name: str = "m") -> ModelProto:
-        def value(of: str):
+        def value(of: str) -> ValueInfoProto:
             return helper.make_tensor_value_info(of, TensorProto.FLOAT, ["batch", WIDTH])
 
         graph = helper.make_graph(self.nodes, name, [*map(value, inputs)], [*map(value, outputs)])
@@ -63,6 +63,40 @@ def transformer(layers: int, *, scopes: bool = False) -> ModelProto:
     for layer in range(layers):
         x = _layer(maker, x, mask, f"layer_{layer}", scopes)
     return maker.model(["x", "mask"], [x])
+
+
+def star(points: int) -> ModelProto:
+    """One tensor that goes to many branches, which come together in one node."""
+    maker = GraphMaker()
+    center = maker.node("Relu", ["x"], "center")
+    ends = [maker.node("Tanh", [maker.node("Relu", [center], f"arm_{at}/a")], f"arm_{at}/b") for at in range(points)]
+    return maker.model(["x"], [maker.node("Concat", ends, "join", axis=1)])
+
+
+def tangle(picks: Sequence[tuple[int, int, int]]) -> ModelProto:
+    """A node for each pick: the op by the first number, what it reads by the other two, from anywhere before it."""
+    maker, made = GraphMaker(), ["x"]
+    for at, (op, first, second) in enumerate(picks):
+        name, reads = f"scope_{at % 7}/n{at}", [made[first % len(made)], made[second % len(made)]]
+        made.append(maker.node(("Add", "Mul", "Relu")[op % 3], reads[: 1 if op % 3 == 2 else 2], name))
+    read = {name for node in maker.nodes for name in node.input}
+    return maker.model(["x"], [name for name in made if name not in read] or made[-1:])
+
+
+def branching() -> ModelProto:
+    """A node with branches inside, which read a weight and a tensor from around them."""
+    maker = GraphMaker()
+    inside = maker.node("Relu", ["x"], "before")
+    weight = maker.weight("outer/w", WIDTH, WIDTH)
+    bodies = {}
+    for branch in ("then_branch", "else_branch"):
+        node = helper.make_node("MatMul", [inside, weight], [f"{branch}:0"], f"{branch}/MatMul")
+        value = helper.make_tensor_value_info(f"{branch}:0", TensorProto.FLOAT, None)
+        value.type.tensor_type.shape.dim.add(dim_param="a")
+        bodies[branch] = helper.make_graph([node], branch, [], [value])
+    flag = helper.make_node("Constant", [], ["flag"], value=helper.make_tensor("flag", TensorProto.BOOL, [], [True]))
+    maker.nodes.append(flag)
+    return maker.model(["x"], [maker.node("MatMul", [maker.node("If", ["flag"], "choice", **bodies), weight], "after")])
 
 
 def _layer(maker: GraphMaker, x: str, mask: str, name: str, scopes: bool) -> str:

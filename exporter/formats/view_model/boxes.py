@@ -46,8 +46,8 @@ class Captions:
             return known or span_title([copy.name.rpartition("/")[2] for copy in function.copies]) or "block"
         if item.kind == "part":
             return f"part, {item.size} nodes"
-        names = [name for copy in function.copies if (name := self.name(copy))]
-        return (names and span_title([name.rpartition("/")[2] for name in names])) or f"{item.size} nodes"
+        names = [_shared(copy).rpartition("/")[2] for copy in function.copies] if item.kind == "block" else [""]
+        return span_title(names) or f"{item.size} nodes"
 
     def class_of(self, item: Item) -> str:
         """The class of the layer whose namespace a block is; empty if it is not known."""
@@ -55,12 +55,16 @@ class Captions:
         return known.class_name if known else ""
 
     def name(self, item: Item) -> str:
-        """Of one copy: the node's name, the namespace, or what most names in a block begin with."""
+        """Of one copy: the node's name, the namespace, what most names in a block begin with, or its ends."""
         if not item.children:
             return item.first
         if item.kind == "scope":
             return item.name
-        return shared_name([name for child in item.children for name in (child.first, child.last)])
+        if item.kind == "block":
+            shared = _shared(item)
+            return shared if any(map(str.isdigit, shared)) else f"{item.first} … {item.last}"
+        first, last = item.children[0], item.children[-1]
+        return f"{self.name(first).partition(' … ')[0]} … {self.name(last).rpartition(' … ')[2]}"
 
     def namespace(self, item: Item) -> str:
         """The namespace that all nodes of an item are in."""
@@ -123,6 +127,11 @@ class Captions:
 
     def _total(self, running: Sequence[int], item: Item) -> int:
         return running[item.stop] - running[item.start]
+
+
+def _shared(block: Item) -> str:
+    """What most of the names in a block begin with; empty if they have nothing in common."""
+    return shared_name([name for child in block.children for name in (child.first, child.last)])
 
 
 def _running(values: Sequence[int | None]) -> list[int]:
