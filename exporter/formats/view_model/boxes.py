@@ -46,8 +46,11 @@ class Captions:
             return known or span_title([copy.name.rpartition("/")[2] for copy in function.copies]) or "block"
         if item.kind == "part":
             return f"part, {item.size} nodes"
-        names = [_shared(copy).rpartition("/")[2] for copy in function.copies] if item.kind == "block" else [""]
-        return span_title(names) or f"{item.size} nodes"
+        if item.kind != "block":
+            return f"{item.size} nodes"
+        # A block without a name of its own goes by that of its result: `mixed0` of what ends with `mixed0/Concat`.
+        names = [_shared(copy) or copy.last.rpartition("/")[0] or copy.last for copy in function.copies]
+        return span_title([name.rpartition("/")[2] for name in names]) or f"{item.size} nodes"
 
     def class_of(self, item: Item) -> str:
         """The class of the layer whose namespace a block is; empty if it is not known."""

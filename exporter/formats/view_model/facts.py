@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,7 +101,9 @@ def stem(names: Sequence[str]) -> str:
 def span_title(names: Sequence[str]) -> str:
     """A title for copies: `conv4_block2…23`, or what the names have in common where that gets too long."""
     text = together(names).replace("{", "").replace("}", "").replace("..", "…")
-    return text if "," not in text and len(text) <= LONGEST_TITLE else stem(names)
+    if "," not in text and len(text) <= LONGEST_TITLE:
+        return text
+    return stem(names) or os.path.commonprefix(list(names)).rstrip("_-.: /")
 
 
 def title(text: str, end: str = "") -> str:

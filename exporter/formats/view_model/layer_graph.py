@@ -17,6 +17,8 @@ from exporter.records import Edge, Layer, ModelGraph, TensorSpec
 
 DOMAIN = "layers"
 OPSET = 18
+# A layer with more weights, those of the layers inside it counted, is shown without them.
+MOST_WEIGHTS = 12
 ONNX_TYPES = {"float32": "FLOAT", "float64": "DOUBLE"}
 
 
@@ -31,10 +33,12 @@ def layer_model(graph: ModelGraph) -> ModelProto:
                 if layer.class_name == "InputLayer" and layer.parent is None:
                     found.input.append(_value(wiring.output(layer, call, 0), layer.outputs, 0))
                 else:
-                    found.node.append(_node(layer, call, [*inputs, *wiring.weights[layer.namespace]], wiring))
+                    weights = wiring.weights[layer.namespace]
+                    inputs += weights if len(weights) <= MOST_WEIGHTS else []
+                    found.node.append(_node(layer, call, inputs, wiring))
                     found.value_info.extend(_values(layer, call, wiring))
     found.output.extend(ValueInfoProto(name=name) for name in wiring.results())
-    types = {value.name: value for value in found.value_info}
+    types = {value.name: value for value in (*found.input, *found.value_info)}
     for value in found.output:
         if value.name in types:
             value.CopyFrom(types[value.name])
