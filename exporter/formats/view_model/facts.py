@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from exporter.formats.node_style import amount
 from exporter.records import Layer, LayerCosts, Shape
@@ -103,7 +103,8 @@ def span_title(names: Sequence[str]) -> str:
     text = together(names).replace("{", "").replace("}", "").replace("..", "…")
     if "," not in text and len(text) <= LONGEST_TITLE:
         return text
-    return stem(names) or os.path.commonprefix(list(names)).rstrip("_-.: /")
+    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return stem(names) or "".join(letters[0] for letters in same).rstrip("_-.: /")
 
 
 def title(text: str, end: str = "") -> str:
