@@ -29,6 +29,7 @@ from exporter.formats import COSTS, FORMATS, HOLLOW, STATISTICS, needed
 from exporter.readers import READERS, Unexplained
 from exporter.readers.described import DescribedModel
 from exporter.records import Job, Material, ModelGraph, Outcome, Stage, TensorSpec, Verification, WrittenFile
+from exporter.sources.detection import ONNX_FILE
 from exporter.sources.digest import source_digest, version
 from exporter.startup import hidden, lean_imports
 from exporter.structure import hollow_copy
@@ -101,10 +102,7 @@ class Work:
         )
         needs = needed(self.job.formats)
         if isinstance(opened, DescribedModel):
-            self.job = dataclasses.replace(self.job, opset=opened.opset or self.job.opset)
-            material = dataclasses.replace(
-                material, job=self.job, nodes=opened.nodes, stored=opened.stored, costs=opened.costs
-            )
+            material = self._take(opened, material)
         elif "onnx" in self.job.formats:
             material = self._convert(opened, material)
         elif HOLLOW in needs:
@@ -144,6 +142,8 @@ class Work:
         """What the file says of itself, where that is all that is asked for and it says enough."""
         if self.job.kind not in READERS or self.job.weights != "auto" or "onnx" in self.job.formats:
             return None
+        if HOLLOW in needed(self.job.formats) and self.job.kind != ONNX_FILE:
+            return None
         with self.reporter.stage("read"), suppress(Unexplained):
             read: Callable[[Job, str], DescribedModel] = importlib.import_module(READERS[self.job.kind]).read
             self.import_rss_bytes = memory.peak_rss_bytes()
@@ -151,6 +151,18 @@ class Work:
             self.reporter.note(*found.notes)
             return found
         return None
+
+    def _take(self, opened: DescribedModel, material: Material) -> Material:
+        """What an ONNX file knows beyond its layers."""
+        self.job = dataclasses.replace(self.job, opset=opened.opset or self.job.opset)
+        hollow = None
+        if HOLLOW in needed(self.job.formats):
+            from exporter.formats.view_model.hollow_file import read_hollow
+
+            hollow = read_hollow(Path(self.job.source))
+        return dataclasses.replace(
+            material, job=self.job, nodes=opened.nodes, stored=opened.stored, costs=opened.costs, hollow=hollow
+        )
 
     def _convert(self, opened: OpenedModel, material: Material) -> Material:
         from exporter.formats.onnx_model import write_model

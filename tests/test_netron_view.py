@@ -15,6 +15,7 @@ from exporting import export_here, manifest
 from models import BEYOND, MODELS
 from onnx import ModelProto
 from test_view_model import copies_of, facts_of, inlined, pages
+from view_graphs import transformer
 
 from exporter.formats.view_model.facts import facts_of as layer_facts
 from exporter.formats.view_model.layer_graph import layer_model
@@ -120,3 +121,11 @@ def test_weights_stay_out_of_it(source: Path, tmp_path: Path) -> None:
         values = onnx.numpy_helper.to_array(proto)
         if values.dtype == np.float32 and values.size > 64:
             assert values.tobytes() not in content
+
+
+def test_an_onnx_file_gets_its_view_without_tensorflow(tmp_path: Path) -> None:
+    onnx.save(transformer(12), tmp_path / "m.onnx")
+    outcome = export_here(tmp_path / "m.onnx", tmp_path / "out", formats=("netron",))
+    assert outcome.status == "done"
+    view = opened(Path(outcome.output_path))
+    assert sum(node.op_type.startswith("layer_") for node in view.graph.node) == 12

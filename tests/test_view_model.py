@@ -249,6 +249,15 @@ def test_weights_are_left_out_and_small_constants_stay() -> None:
     assert flat.graph.initializer[1].raw_data, "the model itself is not changed"
 
 
+def test_small_weights_do_not_part_equal_blocks() -> None:
+    """They are weights for all that: their values are left out, too."""
+    flat = transformer(20)
+    for number, proto in enumerate(flat.graph.initializer):
+        if len(proto.dims) == 1:
+            proto.raw_data = bytes([number % 256]) * 4 * proto.dims[0]
+    assert pages(view_model(flat)).keys() == {"", "attention", "feed", "layer_0…19"}
+
+
 def test_two_runs_give_the_same_bytes() -> None:
     first, second = (
         view_model(transformer(30)).SerializeToString(deterministic=True),

@@ -53,9 +53,13 @@ class Captions:
         return span_title([name.rpartition("/")[2] for name in names]) or f"{item.size} nodes"
 
     def class_of(self, item: Item) -> str:
-        """The class of the layer whose namespace a block is; empty if it is not known."""
+        """The class of the layer whose namespace a block is; empty if it is not known.
+
+        What readers of ONNX files make up for a namespace (`Scope`, `MatMul+Add`) says less than its name.
+        """
         known = self.graph.layers.get(item.name)
-        return known.class_name if known else ""
+        name = known.class_name if known else ""
+        return "" if name == "Scope" or "+" in name else name
 
     def name(self, item: Item) -> str:
         """Of one copy: the node's name, the namespace, what most names in a block begin with, or its ends."""

@@ -11,10 +11,15 @@ SMALL_NBYTES = 1024
 CONTENT = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 
 
+# Of these, a tensor of more than one element is a weight, however small.
+FLOATING = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+
+
 def is_small(proto: TensorProto) -> bool:
-    """Whether a tensor stays whole: it has all of its content, and little of it."""
+    """Whether a tensor stays whole: it has all of its content, little of it, and is no weight."""
     return elements(proto) == 0 or (
         proto.data_location != TensorProto.EXTERNAL
+        and (elements(proto) == 1 or proto.data_type not in FLOATING)
         and any(len(getattr(proto, name)) for name in CONTENT)
         and proto.ByteSize() <= SMALL_NBYTES + 2 * len(proto.name)
     )

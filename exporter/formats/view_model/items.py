@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from onnx import TensorProto, ValueInfoProto
 
 from exporter.formats.blocks import FAN_OUT
-from exporter.formats.view_model.flat import Flat, elements
-
-# Of a tensor with more elements than this nothing but its shape decides whether two nodes are equal.
-SMALL_CONSTANT = 64
+from exporter.formats.view_model.flat import Flat
+from exporter.formats.view_model.hollow import is_small
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class Maker:
             if proto is None:
                 constants.append(None if name else "")
             else:
-                content = _content(proto) if elements(proto) <= SMALL_CONSTANT else b""
+                content = _content(proto) if is_small(proto) else b""
                 constants.append((proto.data_type, tuple(proto.dims), content))
         types = tuple(self.types.get(name) for name in node.output)
         kind = (node.op_type, node.domain, node.overload)
