@@ -6,6 +6,8 @@ import json
 import zipfile
 from pathlib import Path
 
+import h5py
+import numpy as np
 import onnx
 import pandas as pd
 import pytest
@@ -159,6 +161,20 @@ def test_a_keras_archive_goes_without_its_weights(tmp_path: Path) -> None:
         assert archive.read("config.json") == b'{"class_name": "Sequential"}'
     assert CONTENT not in shown.path.read_bytes()
     assert choose(path, tmp_path / "place", full=True).path == path
+
+
+def test_a_whole_model_of_keras_2_goes_without_its_weights(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs["model_config"] = '{"class_name": "Sequential"}'
+        file["weights"] = np.frombuffer(CONTENT, np.uint8)
+    shown = choose(tmp_path / "old.h5", tmp_path / "place")
+    assert shown.name == "old.h5.json"
+    assert shown.path.read_text() == '{"class_name": "Sequential"}\n'
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        file["weights"] = [1.0]
+    assert choose(tmp_path / "weights.h5", tmp_path / "place").path == tmp_path / "weights.h5"
+    (tmp_path / "no.h5").write_bytes(b"x")
+    assert choose(tmp_path / "no.h5", tmp_path / "place").path == tmp_path / "no.h5"
 
 
 def test_what_cannot_be_parted_from_its_weights_says_so(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from exporter.errors import SourceError
-from exporter.files import new_file, read_manifest
+from exporter.files import new_file, read_manifest, write_lines
 from exporter.formats.view_model.hollow_file import read_hollow
 from exporter.formats.view_model.model import DOMAIN, view_model
 from exporter.view.site import Shown
@@ -19,6 +19,8 @@ from exporter.view.targets import MODEL_FILE, VIEW_FILE, resolve
 LARGE_NODES = 200
 # By this name the page asks for the weights that are inside of a model file, when one is clicked.
 INLINE = "{}.weights"
+HDF5_SUFFIXES = (".h5", ".hd5", ".hdf5")
+LAYERS_ONLY = "its layers are shown, without their weights; --full sends those too"
 KERAS_PARTS = ("config.json", "metadata.json")
 
 
@@ -32,6 +34,10 @@ def choose(target: str | Path, place: Path, *, full: bool = False) -> Shown:
         return _onnx(path, place)
     if suffix == ".keras" and zipfile.is_zipfile(path):
         return _keras(path, place)
+    if suffix in HDF5_SUFFIXES and (config := _hdf5_config(path)) is not None:
+        lean = place / f"{path.name}.json"
+        write_lines(lean, [config])
+        return Shown(lean, lean.name, LAYERS_ONLY, path)
     return whole(path, f"a {suffix} file goes to the page as it is, with its weights")
 
 
@@ -88,5 +94,16 @@ def _keras(path: Path, place: Path) -> Shown:
     with new_file(lean) as stream, zipfile.ZipFile(stream, "w") as archive:
         for name, content in parts.items():
             archive.writestr(name, content)
-    reason = "its layers are shown, without their weights; --full sends those too"
-    return Shown(lean, path.name, reason, path)
+    return Shown(lean, path.name, LAYERS_ONLY, path)
+
+
+def _hdf5_config(path: Path) -> str | None:
+    """The JSON of a model that Keras saved whole; None for any other file, such as one of weights alone."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            config = file.attrs.get("model_config")
+    except OSError:
+        return None
+    return config.decode() if isinstance(config, bytes) else config if isinstance(config, str) else None
