@@ -278,3 +278,17 @@ def test_reading_leaves_small_tensors_alone(tmp_path: Path) -> None:
     model.graph.initializer[0].raw_data = b"\x01" * 8
     onnx.save(model, tmp_path / "m.onnx")
     assert read_hollow(tmp_path / "m.onnx").graph.initializer[0].raw_data == b"\x01" * 8
+
+
+def test_a_large_keras_archive_is_shown_by_blocks_of_its_layers(tmp_path: Path) -> None:
+    import keras
+
+    x = features = keras.Input((8,), name="features")
+    for at in range(110):
+        x = keras.layers.Add(name=f"block{at}_add")([x, keras.layers.Dense(8, name=f"block{at}_dense")(x)])
+    keras.Model(features, x).save(tmp_path / "deep.keras")
+    shown = choose(tmp_path / "deep.keras", tmp_path / "place")
+    assert "220 layers are more than 200" in shown.reason
+    view = onnx.load(shown.path)
+    onnx.checker.check_model(view)
+    assert "Dense+Add ×" in "".join(pages(view))

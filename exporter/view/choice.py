@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from onnx import ModelProto
 
-from exporter.errors import SourceError
+from exporter.errors import ExportError, SourceError
 from exporter.files import new_file, read_manifest, write_lines
+from exporter.formats.view_model.facts import facts_of
 from exporter.formats.view_model.hollow_file import read_hollow
+from exporter.formats.view_model.layer_graph import layer_model
 from exporter.formats.view_model.model import DOMAIN, view_model
+from exporter.records import Job, ModelGraph
 from exporter.view.site import Shown
 from exporter.view.tables import Tables
 from exporter.view.targets import MODEL_FILE, VIEW_FILE, resolve
@@ -84,7 +88,30 @@ def _written(model: ModelProto, path: Path) -> Path:
 
 
 def _keras(path: Path, place: Path) -> Shown:
-    """A `.keras` archive without its weights."""
+    """A `.keras` archive without its weights; a large one by blocks of its layers, if its config says enough."""
+    graph = _layers(path, place)
+    if graph is not None:
+        model = layer_model(graph)
+        count = len(model.graph.node)
+        if count > LARGE_NODES:
+            view = view_model(model, facts_of(graph.layers, None))
+            why = f"{count:,} layers are more than {LARGE_NODES}, so that blocks of them are shown; --full shows all"
+            made = _written(view, place / f"{path.stem}.view.onnx")
+            return Shown(made, made.name, why, path)
+    return _without_weights(path, place)
+
+
+def _layers(path: Path, place: Path) -> ModelGraph | None:
+    """What the archive says of itself; None where that is not enough, or wrong: then Netron says what it can."""
+    from exporter.readers import Unexplained, keras_archive
+
+    job = Job(str(path), "keras_archive", path.stem, "", (), "", "")
+    with suppress(Unexplained, ExportError):
+        return keras_archive.read(job, str(place)).graph
+    return None
+
+
+def _without_weights(path: Path, place: Path) -> Shown:
     try:
         with zipfile.ZipFile(path) as archive:
             parts = {name: archive.read(name) for name in KERAS_PARTS if name in archive.namelist()}

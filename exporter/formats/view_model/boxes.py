@@ -38,9 +38,13 @@ class Captions:
 
     def _wanted(self, function: Function) -> str:
         item = function.item
-        inner = {id(row.function): row.function for row in function.rows}
-        if item.kind == "copies" and len(inner) == 1 and (shown := next(iter(inner.values()))):
-            return title(self.titles[id(shown)], f" ×{len(function.rows)}")
+        if item.kind == "copies":
+            shown = [
+                self.titles[id(row.function)] if row.function else self.graph.nodes[row.item.start].op_type
+                for row in function.rows
+            ]
+            period = _period(shown)
+            return title("+".join(shown[:period]), f" ×{len(shown) // period}")
         if item.kind == "scope":
             known = self.class_of(item)
             return known or span_title([copy.name.rpartition("/")[2] for copy in function.copies]) or "block"
@@ -139,6 +143,12 @@ class Captions:
 def _shared(block: Item) -> str:
     """What most of the names in a block begin with; empty if they have nothing in common."""
     return shared_name([name for child in block.children for name in (child.first, child.last)])
+
+
+def _period(words: Sequence[str]) -> int:
+    """Of how many words the sequence is a repetition."""
+    count = len(words)
+    return next(size for size in range(1, count + 1) if count % size == 0 and words[size:] == words[: count - size])
 
 
 def _running(values: Sequence[int | None]) -> list[int]:
