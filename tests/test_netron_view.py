@@ -63,8 +63,8 @@ def test_alone_it_needs_no_other_file(source: Path, tmp_path: Path) -> None:
 
 
 def test_it_is_the_same_beside_the_model_and_holds_its_nodes(source: Path, tmp_path: Path) -> None:
-    alone = export_here(source, tmp_path / "a", formats=("netron",), weights="random")
-    beside = export_here(source, tmp_path / "b", formats=("netron", "onnx", "parquet"), weights="random", verify=False)
+    alone = export_here(source, tmp_path / "a", formats=("netron",))
+    beside = export_here(source, tmp_path / "b", formats=("netron", "onnx", "parquet"), verify=False)
     folder = Path(beside.output_path)
     assert (folder / VIEW).read_bytes() == (Path(alone.output_path) / VIEW).read_bytes()
     flat = onnx.load(folder / "model.onnx")
@@ -115,7 +115,7 @@ def test_converted_models_are_in_their_views(name: str) -> None:
 
 
 def test_weights_stay_out_of_it(source: Path, tmp_path: Path) -> None:
-    folder = Path(export_here(source, tmp_path, formats=("netron", "onnx"), weights="random", verify=False).output_path)
+    folder = Path(export_here(source, tmp_path, formats=("netron", "onnx"), verify=False).output_path)
     content = (folder / VIEW).read_bytes()
     for proto in onnx.load(folder / "model.onnx").graph.initializer:
         values = onnx.numpy_helper.to_array(proto)

@@ -121,7 +121,7 @@ PAGE = (
     "[...document.querySelectorAll('#toolbar-path .toolbar-path-name-button')].map((each) => each.textContent).at(-1)"
 )
 # Seconds after which the flat file is given up; the measured times are in docs/viewing.md.
-FLAT_LIMIT = 60
+FLAT_LIMIT = 45
 
 
 def click(browser: Browser, text: str) -> None:
@@ -176,6 +176,7 @@ def test_statistics_of_the_tables_are_in_the_sidebar(browser: Browser, tmp_path:
         wait_for(lambda: {"macs", "flops"} <= set(browser.evaluate(names)), lambda: browser.evaluate(SIDEBAR))
 
 
+@pytest.mark.slow
 def test_large_graphs_are_drawn_at_once(tmp_path: Path) -> None:
     """Each in a browser of its own: the flat one may take it down."""
     for name, flat in (("chain", residual(4000)), ("masked", transformer(400))):
