@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, inliner
-from view_graphs import branching, residual, star, tangle, transformer
+from view_graphs import GraphMaker, branching, residual, star, tangle, transformer
 
 from exporter.errors import SourceError
 from exporter.formats.view_model.facts import LayerFacts, spans, together
@@ -247,6 +247,39 @@ def test_weights_are_left_out_and_small_constants_stay() -> None:
     assert [(sparse.values.name, list(sparse.dims)) for sparse in view.graph.sparse_initializer] == [("w", [64, 64])]
     assert view.ByteSize() < 2000
     assert flat.graph.initializer[1].raw_data, "the model itself is not changed"
+
+
+def test_functions_of_the_model_are_kept_without_their_weights() -> None:
+    """As exporters of PyTorch write them."""
+    inside = [
+        helper.make_node("Constant", [], ["w"], value=helper.make_tensor("w", 1, [40, 40], [1.0] * 1600)),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    function = helper.make_function("torch", "Dense", ["x"], ["y"], inside, [helper.make_opsetid("", 18)])
+    flat = residual(3)
+    flat.graph.node.insert(0, helper.make_node("Dense", ["x"], ["unused"], "call", domain="torch"))
+    flat.functions.append(function)
+    flat.opset_import.append(helper.make_opsetid("torch", 1))
+    view = view_model(flat)
+    onnx.checker.check_model(view)
+    assert [(each.domain, each.name) for each in view.functions] == [("torch", "Dense")]
+    assert view.functions[0].ByteSize() < 300
+    assert "Dense" in [node.op_type for node in view.graph.node]
+
+
+def test_titles_that_look_alike_are_told_apart() -> None:
+    maker = GraphMaker()
+    x = "x"
+    for block in range(60):
+        for step, op in enumerate(("Relu", "Tanh", "Sigmoid", "Abs", "Neg")[: 4 + block % 2]):
+            name = f"a_name_that_is_much_too_long_{block % 3}_to_be_shown/part_{block}/s{step}"
+            x = maker.node(op, [x], name) if (block + step) % 7 else maker.node("Mul", [x, x], name)
+    view = view_model(maker.model(["x"], [x]))
+    onnx.checker.check_model(view)
+    names = [function.name for function in view.functions]
+    assert len(names) > 3
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) <= 21
 
 
 def test_small_weights_do_not_part_equal_blocks() -> None:

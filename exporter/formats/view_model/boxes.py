@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -30,11 +31,18 @@ class Captions:
         self.macs = _running(graph.macs)
         self.unknown = _running([int(macs is None) for macs in graph.macs])
         self.titles: dict[int, str] = {}
-        taken: dict[str, int] = {}
+        self._numbers: Counter[str] = Counter()
         for function in functions:
-            wanted = title(self._wanted(function))
-            taken[wanted] = taken.get(wanted, 0) + 1
-            self.titles[id(function)] = wanted if taken[wanted] == 1 else title(wanted, f" ({taken[wanted]})")
+            self.titles[id(function)] = self._unique(title(self._wanted(function)))
+
+    def _unique(self, wanted: str) -> str:
+        """The title, or `title (2)` and so on: functions are told apart by their names."""
+        text = wanted
+        while self._numbers[text]:
+            self._numbers[wanted] += 1
+            text = title(wanted, f" ({self._numbers[wanted]})")
+        self._numbers[text] += 1
+        return text
 
     def _wanted(self, function: Function) -> str:
         item = function.item

@@ -56,6 +56,13 @@ def add_initializer(graph: GraphProto, proto: TensorProto, name: str) -> None:
         graph.sparse_initializer.add().CopyFrom(shape_only(proto, name))
 
 
+def emptied_constant(node: NodeProto) -> NodeProto:
+    """`emptied`, where the node may be a `Constant`: its value keeps its shape."""
+    value = constant_value(node)
+    large = value is not None and not is_small(value)
+    return constant(value, node.output[0], node.output[0]) if value is not None and large else emptied(node)
+
+
 def emptied(node: NodeProto) -> NodeProto:
     """A copy of the node without large tensors, in the loops and branches inside it neither."""
     copy = NodeProto()
@@ -77,8 +84,4 @@ def _empty(node: NodeProto) -> None:
         del body.initializer[:]
         body.initializer.extend(kept)
         for inner in body.node:
-            value = constant_value(inner)
-            if value is not None and not is_small(value):
-                inner.CopyFrom(constant(value, inner.output[0], inner.output[0]))
-            else:
-                _empty(inner)
+            inner.CopyFrom(emptied_constant(inner))

@@ -43,12 +43,21 @@ def view_model(
         producer_version=__version__,
         doc_string="\n".join(filter(None, [model.doc_string, NOTE])),
         metadata_props=[entry for entry in model.metadata_props if len(entry.value) <= 1000],
-        functions=model.functions,
+        functions=[_emptied(function) for function in model.functions],
     )
     for function in library.functions.values():
         view.functions.append(_function(graph, captions, function, opsets))
     view.graph.CopyFrom(_graph(graph, captions, rows, model.graph))
     return view
+
+
+def _emptied(function: FunctionProto) -> FunctionProto:
+    """A function of the model itself, which its nodes call, without large tensors."""
+    copy = FunctionProto()
+    copy.CopyFrom(function)
+    del copy.node[:]
+    copy.node.extend(hollow.emptied_constant(node) for node in function.node)
+    return copy
 
 
 def _opsets(model: ModelProto) -> list[OperatorSetIdProto]:
