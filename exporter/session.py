@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +110,8 @@ def serve(
     targets: Sequence[str], *, browser: bool, port: int | None, full: bool = False, host: str | None = None
 ) -> None:
     """Netron, until Ctrl-C. Raises SourceError, UsageError and UnsupportedError."""
+    import tempfile
+
     from exporter.view import choice, server
 
     host = host or server.LOOPBACK
