@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -292,3 +296,24 @@ def test_a_large_keras_archive_is_shown_by_blocks_of_its_layers(tmp_path: Path) 
     view = onnx.load(shown.path)
     onnx.checker.check_model(view)
     assert "Dense+Add ×" in "".join(pages(view))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    path = saved(tmp_path / "large.onnx", residual(100))
+    command = [sys.executable, "-m", "exporter", "view", "--no-browser", str(path), str(path)]
+    environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with subprocess.Popen(
+        command, env=environment, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+        assert get(url, "2/")[0] == 200
+        assert list(temporary.rglob("*.view.onnx"))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert errors.count("500 nodes are more than 200") == 2
+    assert list(temporary.iterdir()) == []
