@@ -206,15 +206,22 @@ def test_tables_become_an_attachment(tmp_path: Path) -> None:
     assert (status, headers["content-type"]) == (200, "application/json")
     attachment = json.loads(body)
     assert attachment["signature"] == "netron:attachment"
-    metrics = {(entry["kind"], entry["target"], entry["name"]): entry["value"] for entry in attachment["metrics"]}
+    metrics, metadata = (
+        {(entry["kind"], entry["target"], entry["name"]): entry["value"] for entry in attachment[name]}
+        for name in ("metrics", "metadata")
+    )
     nodes = [node.name for node in residual(2).graph.node]
     expected = {("node", name, "macs"): at for at, name in enumerate(nodes)}
     expected |= {("node", name, "flops"): 2 * at for at, name in enumerate(nodes)}
-    expected |= {("tensor", "a/kernel", "max"): 0.5, ("tensor", "a/kernel", "nans"): 0}
-    expected |= {("tensor", "b/kernel", "max before folding"): 1.5}
     assert metrics == expected
-    origins = {(entry["target"], entry["name"]): entry["value"] for entry in attachment["metadata"]}
-    assert origins[("b/kernel", "from b/gamma")] == "folded"
+    assert metadata == {
+        ("tensor", "a/kernel", "from a/kernel"): "none",
+        ("tensor", "a/kernel", "max"): 0.5,
+        ("tensor", "a/kernel", "nans"): 0,
+        ("tensor", "b/kernel", "from b/kernel"): "folded",
+        ("tensor", "b/kernel", "from b/gamma"): "folded",
+        ("tensor", "b/kernel", "max before folding"): 1.5,
+    }
 
 
 def test_a_file_that_is_no_export_has_no_attachment(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from exporter.formats.view_model.facts import LayerFacts, output_text
 
 LAYERS, NODES, TENSORS = "layers.parquet", "nodes.parquet", "tensors.parquet"
 NODE_METRICS = ("macs", "flops", "activation_bytes")
-TENSOR_METRICS = ("min", "max", "mean", "std", "l2_norm", "zeros", "near_zeros", "nans", "infs", "dead_filters")
+STATISTICS = ("min", "max", "mean", "std", "l2_norm", "zeros", "near_zeros", "nans", "infs", "dead_filters")
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,11 @@ class Tables:
         `view.js` of Netron 9: `signature`, and entries of `metadata` and `metrics` with kind, target, name and value.
         """
         nodes = self._rows(NODES, ["node", *NODE_METRICS])
-        tensors = list(self._rows(TENSORS, ["initializer", "tensor", "transform", *TENSOR_METRICS]))
         metrics = [entry for row in nodes for entry in _entries("node", row["node"], row, NODE_METRICS)]
-        metrics += [entry for row in tensors for entry in _tensor_metrics(row)]
-        origins = [{"kind": "tensor", "target": row["initializer"], "name": _origin(row), "value": row["transform"]}
-                   for row in tensors if row["initializer"] is not None]  # fmt: skip
-        attachment = {"signature": "netron:attachment", "metadata": origins, "metrics": metrics}
+        tensors = self._rows(TENSORS, ["initializer", "tensor", "transform", *STATISTICS])
+        # Netron shows metrics of a tensor only where it has the values, which a view has not.
+        metadata = [entry for row in tensors for entry in _tensor_entries(row)]
+        attachment = {"signature": "netron:attachment", "metadata": metadata, "metrics": metrics}
         return json.dumps(attachment, allow_nan=False).encode()
 
     def _rows(self, table: str, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
@@ -68,14 +67,16 @@ def _facts(row: Mapping[str, Any]) -> LayerFacts:
     return LayerFacts(row["class"], ", ".join(outputs), row["params_total"], row["macs"])
 
 
-def _tensor_metrics(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _tensor_entries(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Statistics are of the source's weight: of one that was combined with others, they are those before that."""
-    if row["initializer"] is None:
+    target = row["initializer"]
+    if target is None:
         return
+    yield {"kind": "tensor", "target": target, "name": f"from {row['tensor']}", "value": row["transform"]}
     if row["transform"] != "folded":
-        yield from _entries("tensor", row["initializer"], row, TENSOR_METRICS)
-    elif row["tensor"] == row["initializer"]:
-        yield from _entries("tensor", row["initializer"], row, TENSOR_METRICS, " before folding")
+        yield from _entries("tensor", target, row, STATISTICS)
+    elif row["tensor"] == target:
+        yield from _entries("tensor", target, row, STATISTICS, " before folding")
 
 
 def _entries(
@@ -84,7 +85,3 @@ def _entries(
     for name in names:
         if row[name] is not None:
             yield {"kind": kind, "target": target, "name": name.replace("_", " ") + which, "value": row[name]}
-
-
-def _origin(row: Mapping[str, Any]) -> str:
-    return f"from {row['tensor']}"
