@@ -24,6 +24,9 @@ def read_hollow(path: Path, *, refer: str = "") -> ModelProto:
     """
     try:
         with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if hasattr(mmap, "MADV_RANDOM"):
+                # The disk need not read on into the weights.
+                content.madvise(mmap.MADV_RANDOM)
             stripped = _stripped(content, 0, len(content), ModelProto.DESCRIPTOR, refer)
         model = ModelProto.FromString(stripped)
     except DAMAGED as error:
