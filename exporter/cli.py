@@ -6,7 +6,6 @@ import importlib
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -31,7 +30,7 @@ Examples:
 \b
 Commands:
   export SOURCE...  what happens without a command: export models
-  view TARGET       show an export or a model file in Netron
+  view TARGET...    show exports or model files in Netron
   query SQL         ask the tables of all exports; query --example lists questions
   inspect TARGET    show the layers of a model, or statistics of its weights
   diff A B          say what is different between two models
@@ -81,7 +80,7 @@ class ShortUsage(click.Command):
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage("export-model", "SOURCE... [OPTIONS]")
-        formatter.write_usage("export-model", "view TARGET [OPTIONS]", prefix="       ")
+        formatter.write_usage("export-model", "view TARGET... [OPTIONS]", prefix="       ")
 
 
 def split_formats(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> tuple[str, ...]:
@@ -230,7 +229,7 @@ def export(run: Run, sources: tuple[str, ...], **flags: Any) -> int:
     """
     session = Session(run, **{name: flags.pop(name) for name in ("force", "quiet", "verbose", "debug")})
     viewing, browser, port = flags.pop("viewing"), not flags.pop("no_browser"), flags.pop("port")
-    if viewing and "onnx" not in flags["formats"]:
+    if viewing and not {"onnx", "netron"} & set(flags["formats"]):
         raise UsageError("--view shows the ONNX file", why="it is not among the formats of --to", hint="--to onnx")
     outcomes = session.export(sources, flags)
     if viewing:
@@ -239,13 +238,20 @@ def export(run: Run, sources: tuple[str, ...], **flags: Any) -> int:
 
 
 @app.command()
-@click.argument("target")
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@click.option("--full", is_flag=True, help="Show every node, and send the weights that are in the file to the page.")
+@click.option("--host", metavar="ADDRESS", help="Where to listen.  [default: 127.0.0.1, this machine only]")
 @click.option("--port", type=click.IntRange(1, 65535), help="[default: a free one]")
 @click.option("--no-browser", is_flag=True, help="Print the address only.")
 @click.option("--debug", is_flag=True, help="Print tracebacks.")
-def view(target: str, port: int | None, no_browser: bool, debug: bool) -> None:
-    """Show TARGET, the folder of an export or a model file, in Netron on this machine until Ctrl-C."""
-    serve(Path(target), browser=not no_browser, port=port)
+def view(
+    targets: tuple[str, ...], full: bool, host: str | None, port: int | None, no_browser: bool, debug: bool
+) -> None:
+    """Show TARGETS, folders of exports or model files, in Netron on this machine until Ctrl-C.
+
+    A large model is shown by its blocks and without its weights; what is shown, and why, is printed.
+    """
+    serve(targets, browser=not no_browser, port=port, full=full, host=host)
 
 
 def main(arguments: Sequence[str] | None = None, run: Run = run_in_child) -> int:

@@ -317,7 +317,8 @@ class Material:
 
     `source` is its name without the folders that lead to it, `weights` says where they come from, `versions` are those
     of libraries. `verification` is known last; `costs` are counted when there will be tables. `statistics` are by the
-    weight's name, empty without `--stats`.
+    weight's name, empty without `--stats`. `hollow` is the ONNX `ModelProto` without weights, where a format needs it
+    and the model can be converted.
     """
 
     job: Job
@@ -330,3 +331,4 @@ class Material:
     verification: Verification | None = None
     statistics: Mapping[str, TensorStatistics] = field(default_factory=dict)
     costs: LayerCosts | None = None
+    hollow: Any = None

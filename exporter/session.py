@@ -80,7 +80,7 @@ class Session:
         """Show the first model that is there, until Ctrl-C."""
         for outcome in outcomes:
             if outcome.status != "failed":
-                serve(Path(outcome.output_path), browser=browser, port=port)
+                serve([outcome.output_path], browser=browser, port=port)
                 return
 
     def status(self, outcomes: Sequence[Outcome]) -> int:
@@ -106,11 +106,25 @@ class Session:
             console.report(error, trace)
 
 
-def serve(target: Path, *, browser: bool, port: int | None) -> None:
-    """Netron, until Ctrl-C."""
-    from exporter import view
+def serve(
+    targets: Sequence[str], *, browser: bool, port: int | None, full: bool = False, host: str | None = None
+) -> None:
+    """Netron, until Ctrl-C. Raises SourceError, UsageError and UnsupportedError."""
+    import tempfile
 
-    view.serve(view.resolve(target), port=port, browser=browser, announce=_announce)
+    from exporter.view import choice, server
+
+    host = host or server.LOOPBACK
+    with tempfile.TemporaryDirectory(prefix="export-model-view-") as folder:
+        shown = []
+        for number, target in enumerate(targets, 1):
+            place = Path(folder, str(number))
+            place.mkdir()
+            shown.append(choice.choose(target, place, full=full))
+            console.say(f"{target}: {shown[-1].reason}")
+        if host not in server.OWN_NAMES:
+            console.say(f"--host {host}: everybody who can reach this machine there can see the model", fg="yellow")
+        server.serve(shown, port=port, browser=browser, announce=_announce, host=host)
 
 
 def _announce(address: str) -> None:

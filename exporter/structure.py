@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,3 +27,19 @@ class OnnxStructure:
     weights: Mapping[str, LazyArray]
     nodes: tuple[OnnxNode, ...]
     notes: Callable[[], tuple[str, ...]] = tuple
+
+
+# Constants up to this size say what a node does: shapes, axes, scalars.
+SMALL_NBYTES = 1024
+
+
+def hollow_copy(structure: OnnxStructure) -> ModelProto:
+    """The model without weights, for those that come after the writer; small constants have their values."""
+    from onnx import numpy_helper
+
+    model = copy.deepcopy(structure.model)
+    for proto in model.graph.initializer:
+        array = structure.weights.get(proto.name)
+        if array is not None and not array.origins and array.nbytes <= SMALL_NBYTES:
+            proto.CopyFrom(numpy_helper.from_array(array.real(), proto.name))
+    return model

@@ -23,15 +23,17 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from exporter import __version__, memory, wire
 from exporter.costs.model_costs import job_costs
-from exporter.errors import ExportError, InternalError, ResourceError
+from exporter.errors import ExportError, InternalError, ResourceError, UnsupportedError
 from exporter.files import Export, describe, write_lines
-from exporter.formats import COSTS, FORMATS, STATISTICS, needed
+from exporter.formats import COSTS, FORMATS, HOLLOW, STATISTICS, needed
 from exporter.formats.pictures.drawings import check_names
 from exporter.readers import READERS, Unexplained
 from exporter.readers.described import DescribedModel
 from exporter.records import Job, Material, ModelGraph, Outcome, Stage, TensorSpec, Verification, WrittenFile
+from exporter.sources.detection import ONNX_FILE
 from exporter.sources.digest import source_digest, version
 from exporter.startup import hidden, lean_imports
+from exporter.structure import hollow_copy
 
 if TYPE_CHECKING:
     from exporter.sources.opened import OpenedModel
@@ -101,14 +103,13 @@ class Work:
         )
         if self.job.picture.expand:
             check_names(material)
+        needs = needed(self.job.formats)
         if isinstance(opened, DescribedModel):
-            self.job = dataclasses.replace(self.job, opset=opened.opset or self.job.opset)
-            material = dataclasses.replace(
-                material, job=self.job, nodes=opened.nodes, stored=opened.stored, costs=opened.costs
-            )
+            material = self._take(opened, material)
         elif "onnx" in self.job.formats:
             material = self._convert(opened, material)
-        needs = needed(self.job.formats)
+        elif HOLLOW in needs:
+            material = self._convert_hollow(opened, material)
         if self.job.stats or STATISTICS in needs:
             material = self._measure(opened, material)
         if COSTS in needs:
@@ -142,6 +143,8 @@ class Work:
         """What the file says of itself, where that is all that is asked for and it says enough."""
         if self.job.kind not in READERS or self.job.weights != "auto" or "onnx" in self.job.formats:
             return None
+        if HOLLOW in needed(self.job.formats) and self.job.kind != ONNX_FILE:
+            return None
         with self.reporter.stage("read"), suppress(Unexplained):
             read: Callable[[Job, str], DescribedModel] = importlib.import_module(READERS[self.job.kind]).read
             self.import_rss_bytes = memory.peak_rss_bytes()
@@ -150,6 +153,18 @@ class Work:
             return found
         return None
 
+    def _take(self, opened: DescribedModel, material: Material) -> Material:
+        """What an ONNX file knows beyond its layers."""
+        self.job = dataclasses.replace(self.job, opset=opened.opset or self.job.opset)
+        hollow = None
+        if HOLLOW in needed(self.job.formats):
+            from exporter.formats.view_model.hollow_file import read_hollow
+
+            hollow = read_hollow(Path(self.job.source))
+        return dataclasses.replace(
+            material, job=self.job, nodes=opened.nodes, stored=opened.stored, costs=opened.costs, hollow=hollow
+        )
+
     def _convert(self, opened: OpenedModel, material: Material) -> Material:
         from exporter.formats.onnx_model import write_model
 
@@ -157,6 +172,8 @@ class Work:
             structure = opened.structure(self.job, with_costs=COSTS in needed(self.job.formats))
             # Weights are made from here on; what the conversion needed must not be in memory beside them.
             memory.release_unused()
+        if HOLLOW in needed(self.job.formats):
+            material = dataclasses.replace(material, hollow=hollow_copy(structure))
         about = {"export_model.source": material.source, "export_model.weights": material.weights}
         with self.reporter.stage("weights"):
             written = write_model(structure, self.job, self.export.staging, about, self.reporter.progress)
@@ -164,6 +181,16 @@ class Work:
         self.names += written.digests
         self.digests |= written.digests
         return dataclasses.replace(material, nodes=structure.nodes, stored=written.stored)
+
+    def _convert_hollow(self, opened: OpenedModel, material: Material) -> Material:
+        """The ONNX structure to look at, without its weights; a model that has none is shown by its layers."""
+        with self.reporter.stage("convert"):
+            try:
+                structure = opened.structure(self.job)
+            except UnsupportedError as error:
+                self.reporter.note(f"shown by its layers, because it has no ONNX form: {error.what} ({error.why})")
+                return material
+        return dataclasses.replace(material, hollow=hollow_copy(structure))
 
     def _measure(self, opened: OpenedModel | DescribedModel, material: Material) -> Material:
         from exporter.statistics import measure_all

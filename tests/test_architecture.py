@@ -40,6 +40,7 @@ FLOORS: list[dict[str, list[str]]] = [
         "wire": ["wire"],
         "comparison": ["comparison"],
         "schema": ["schema"],
+        "protobuf": ["protobuf"],
         "costs": ["costs"],
         "statistics": ["statistics", "tensor_statistics", "suspicions"],
     },

@@ -250,20 +250,34 @@ def test_what_is_up_to_date_is_skipped_and_force_redoes_it(
 def test_view_after_an_export_shows_the_first_that_is_there(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from exporter import view
+    from exporter.view import choice, server
+    from exporter.view.site import Shown
 
-    calls: list[tuple[Path, int | None, bool]] = []
+    calls: list[tuple[list[Path], int | None, bool, str]] = []
 
-    def serve(path: Path, *, port: int | None, browser: bool, announce: Callable[[str], None]) -> None:
+    def serve(
+        shown: list[Shown], *, port: int | None, browser: bool, announce: Callable[[str], None], host: str
+    ) -> None:
         announce("http://127.0.0.1:1")
-        calls.append((path, port, browser))
+        calls.append(([each.path for each in shown], port, browser, host))
 
-    monkeypatch.setattr(view, "resolve", Path)
-    monkeypatch.setattr(view, "serve", serve)
+    def choose(target: str, place: Path, *, full: bool) -> Shown:
+        assert place.is_dir()
+        return Shown(Path(target), "model.onnx", f"because full is {full}")
+
+    monkeypatch.setattr(choice, "choose", choose)
+    monkeypatch.setattr(server, "serve", serve)
     assert cli.main(["resnet50", "resnet101", "vgg19", "--view", "--no-browser", "--port", "8080"], recorder) == 5
-    assert cli.main(["view", "somewhere"], recorder) == 0
-    assert calls == [(Path("outputs/resnet101"), 8080, False), (Path("somewhere"), None, True)]
-    assert "http://127.0.0.1:1" in capsys.readouterr().out
+    assert cli.main(["view", "here", "there", "--full", "--host", "0.0.0.0"], recorder) == 0
+    assert calls == [
+        ([Path("outputs/resnet101")], 8080, False, "127.0.0.1"),
+        ([Path("here"), Path("there")], None, True, "0.0.0.0"),
+    ]
+    printed = capsys.readouterr()
+    assert "http://127.0.0.1:1" in printed.out
+    assert "resnet101: because full is False" in printed.err
+    assert "there: because full is True" in printed.err
+    assert "--host 0.0.0.0: everybody who can reach this machine" in printed.err
 
 
 def test_the_exit_statuses_in_the_help_are_those_of_the_errors() -> None:

@@ -19,8 +19,9 @@ from exporter.schema import SCHEMAS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-QUERYING, NETWORKS, SUMMARY, BOARDS = (
-    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("querying", "networkx", "summary", "boards")
+QUERYING, NETWORKS, SUMMARY, BOARDS, VIEWING = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("querying", "networkx", "summary", "boards", "viewing")
 )
 
 
@@ -127,7 +128,7 @@ def test_what_the_readme_shows_of_exports_runs(exported: Path, monkeypatch: pyte
     assert "head" in Path("difference.svg").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("arguments", EXPORTING, ids=" ".join)
+@pytest.mark.parametrize("arguments", [*EXPORTING, *commands(VIEWING)], ids=" ".join)
 def test_commands_of_the_readme_are_understood(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,17 +17,22 @@ from pathlib import Path
 import psutil
 import pytest
 
-from exporter import view
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
 from exporter.files import write_json
-from exporter.view import Viewer, resolve, serve
+from exporter.view import site
+from exporter.view.server import Viewer, serve
+from exporter.view.site import Shown
+from exporter.view.targets import resolve
 
 ROOT = Path(__file__).parent.parent
 SERVE = """
 import sys
 from pathlib import Path
-from exporter.view import resolve, serve
-serve(resolve(sys.argv[1]), port=None, browser=False, announce=lambda url: print(url, flush=True))
+from exporter.view.server import serve
+from exporter.view.site import Shown
+from exporter.view.targets import resolve
+path = resolve(sys.argv[1])
+serve([Shown(path, path.name, beside=path)], port=None, browser=False, announce=lambda url: print(url, flush=True))
 print("closed")
 """
 CONTENT = bytes(range(256)) * 16
@@ -44,6 +49,11 @@ def get(url: str, path: str = "", *, host: str | None = None, method: str = "GET
         connection.endheaders()
         response = connection.getresponse()
         return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+
+def shown(path: Path) -> list[Shown]:
+    """The whole file, as it is."""
+    return [Shown(path, path.name, beside=path)]
 
 
 def meta(page: bytes, name: str) -> str:
@@ -67,7 +77,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def url(folder: Path) -> Iterator[str]:
-    with Viewer(resolve(folder)) as viewer:
+    with Viewer(shown(resolve(folder))) as viewer:
         yield viewer.url
 
 
@@ -143,7 +153,7 @@ def test_any_file_name_works(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(CONTENT)
     path.with_name(name + ".data").write_bytes(b"weights")
-    with Viewer(resolve(path)) as viewer:
+    with Viewer(shown(resolve(path))) as viewer:
         page = get(viewer.url)[2]
         assert meta(page, "identifier") == os.fsencode(name).decode(errors="replace")
         assert get(viewer.url, meta(page, "file").lstrip("/") + "?cb=1")[::2] == (200, CONTENT)
@@ -171,7 +181,7 @@ def test_a_browser_that_hangs_up_leaves_no_trace(tmp_path: Path, capfd: pytest.C
     path = tmp_path / "large.onnx"
     with path.open("wb") as stream:
         stream.truncate(100 * 10**6)
-    with Viewer(path) as viewer:
+    with Viewer(shown(path)) as viewer:
         with closing(socket.create_connection(address_of(viewer.url))) as connection:
             connection.sendall(b"GET /data/large.onnx HTTP/1.0\r\nHost: localhost\r\n\r\n")
             connection.recv(100)
@@ -215,10 +225,10 @@ def test_it_listens_on_the_loopback_only(folder: Path) -> None:
 
 
 def test_a_port_can_be_chosen_and_taken_again_at_once(folder: Path) -> None:
-    with Viewer(resolve(folder)) as viewer:
+    with Viewer(shown(resolve(folder))) as viewer:
         _, port = address_of(viewer.url)
         assert get(viewer.url)[0] == 200
-    with Viewer(resolve(folder), port) as viewer:
+    with Viewer(shown(resolve(folder)), port) as viewer:
         assert address_of(viewer.url) == ("127.0.0.1", port)
         assert get(viewer.url)[0] == 200
 
@@ -226,7 +236,7 @@ def test_a_port_can_be_chosen_and_taken_again_at_once(folder: Path) -> None:
 def test_a_busy_port_is_an_error_with_a_hint(url: str, folder: Path) -> None:
     port = address_of(url)[1]
     with pytest.raises(UsageError, match="in use") as caught:
-        serve(resolve(folder), port=port, browser=False, announce=pytest.fail)
+        serve(shown(resolve(folder)), port=port, browser=False, announce=pytest.fail)
     assert str(port) in caught.value.where
     assert "--port" in caught.value.hint
 
@@ -234,7 +244,7 @@ def test_a_busy_port_is_an_error_with_a_hint(url: str, folder: Path) -> None:
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_an_impossible_port_is_an_error(folder: Path, port: int) -> None:
     with pytest.raises(UsageError, match="1 to 65535"):
-        Viewer(resolve(folder), port)
+        Viewer(shown(resolve(folder)), port)
 
 
 def test_the_browser_is_opened_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +256,7 @@ def test_the_browser_is_opened_when_asked(folder: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("webbrowser.open", browse)
     announced: list[str] = []
-    serve(resolve(folder), port=None, browser=True, announce=announced.append)
+    serve(shown(resolve(folder)), port=None, browser=True, announce=announced.append)
     assert announced == opened
 
 
@@ -305,10 +315,10 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_page_of_netron_is_an_error(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "index.html").write_text("<html></html>")
-    monkeypatch.setattr(view, "_assets", lambda: {"index.html": tmp_path / "index.html"})
+    monkeypatch.setattr(site, "_assets", lambda: {"index.html": tmp_path / "index.html"})
     with pytest.raises(UnsupportedError, match="not known"):
-        Viewer(resolve(folder))
+        Viewer(shown(resolve(folder)))
     monkeypatch.undo()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UnsupportedError, match="not installed"):
-        Viewer(resolve(folder))
+        Viewer(shown(resolve(folder)))

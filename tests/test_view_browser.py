@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import websocket
 from browser import Browser, wait_for
 from onnx import TensorProto, helper, numpy_helper
+from test_view_choice import ALL, export
+from view_graphs import residual, transformer
 
-from exporter.view import Viewer, resolve
+from exporter.formats.view_model.facts import LayerFacts
+from exporter.formats.view_model.model import view_model
+from exporter.view.choice import choose, whole
+from exporter.view.server import Viewer
+from exporter.view.site import Shown
+from exporter.view.targets import resolve
 
 pytestmark = pytest.mark.browser
 
@@ -76,7 +86,7 @@ def policy_violations(browser: Browser) -> list[str]:
 
 
 def test_the_graph_is_drawn_and_nothing_leaves_the_machine(browser: Browser, tmp_path: Path) -> None:
-    with Viewer(resolve(tiny_model(tmp_path / "model.onnx").parent)) as viewer:
+    with Viewer([whole(resolve(tiny_model(tmp_path / "model.onnx").parent))]) as viewer:
         text = show(browser, viewer.url)
         picture = tmp_path / "graph.png"
         browser.screenshot(picture)
@@ -92,7 +102,7 @@ def test_the_graph_is_drawn_and_nothing_leaves_the_machine(browser: Browser, tmp
 
 @pytest.mark.parametrize("name", ["model.onnx", HOSTILE], ids=["plain", "hostile"])
 def test_a_weight_in_a_file_of_its_own_is_read_when_clicked(browser: Browser, tmp_path: Path, name: str) -> None:
-    with Viewer(tiny_model(tmp_path / name, data_file=name + ".data")) as viewer:
+    with Viewer([whole(tiny_model(tmp_path / name, data_file=name + ".data"))]) as viewer:
         assert "Conv" in show(browser, viewer.url)
         assert browser.evaluate("document.title") == name
         browser.evaluate(CLICK_NODE)
@@ -100,3 +110,90 @@ def test_a_weight_in_a_file_of_its_own_is_read_when_clicked(browser: Browser, tm
         # The metrics of the values: the standard deviation of the kernel.
         wait_for(lambda: "0.58002940" in browser.evaluate(SIDEBAR), lambda: browser.evaluate(SIDEBAR), seconds=20)
     assert browser.strangers() == set()
+
+
+CLICK = """(() => {{
+    const titles = [...document.querySelectorAll('.node-item-type')];
+    const found = titles.find((title) => title.textContent.includes({text}));
+    return found !== undefined && found.dispatchEvent(new MouseEvent('click', {{ bubbles: true }}));
+}})()"""
+PAGE = (
+    "[...document.querySelectorAll('#toolbar-path .toolbar-path-name-button')].map((each) => each.textContent).at(-1)"
+)
+# Seconds after which the flat file is given up; the measured times are in docs/viewing.md.
+FLAT_LIMIT = 45
+
+
+def click(browser: Browser, text: str) -> None:
+    wait_for(lambda: browser.evaluate(CLICK.format(text=json.dumps(text))), f"a box {text}")
+
+
+def enter(browser: Browser, title: str) -> None:
+    """Open the page of the first function with that title: the sign beside it."""
+    browser.evaluate(
+        f"""[...document.querySelectorAll('.node-item-type')].find((sign) => sign.textContent.includes('\u0192')
+        && sign.parentElement.textContent.includes({json.dumps(title)}))
+        .dispatchEvent(new MouseEvent('click', {{ bubbles: true }}))"""
+    )
+    wait_for(lambda: browser.evaluate(PAGE) == title, lambda: f"{title}; the page is {browser.evaluate(PAGE)}")
+    wait_for(lambda: browser.evaluate(DRAWN), f"the drawing of {title}")
+
+
+def graph(browser: Browser) -> str:
+    return str(browser.evaluate("document.getElementById('canvas').textContent"))
+
+
+def test_blocks_can_be_entered_and_tell_about_their_layers(browser: Browser, tmp_path: Path) -> None:
+    flat = transformer(400, scopes=True)
+    facts = {f"encoder/layer_{at}/feed": LayerFacts("FeedForward", "?×64 float32", 8320, 4096) for at in range(400)}
+    onnx.save(view_model(flat, facts), tmp_path / "model.view.onnx")
+    with Viewer([choose(tmp_path / "model.view.onnx", tmp_path)]) as viewer:
+        assert "encoder" in show(browser, viewer.url)
+        enter(browser, "encoder")
+        enter(browser, "layer_0…399 ×20")
+        enter(browser, "layer_0…399")
+        assert "LayerNormalization" in graph(browser)
+        enter(browser, "attention")
+        assert "↩ mask/mul:0" in graph(browser)
+        assert "64×64" in graph(browser), "the shape of a weight"
+        click(browser, "Softmax")
+        wait_for(lambda: "400" in browser.evaluate(SIDEBAR), "the sidebar of a node")
+        values = "[...document.querySelectorAll('#sidebar input, #sidebar .sidebar-item-value')]"
+        wait_for(lambda: browser.evaluate(SIDEBAR), "the sidebar")
+        sidebar = browser.evaluate(f"{values}.map((item) => item.value || item.innerText).join('\\n')")
+        assert "layer_{0..399}/attention/Softmax" in sidebar
+        assert "encoder/layer_{0..399}/attention" in sidebar
+    assert browser.strangers() == set()
+
+
+def test_statistics_of_the_tables_are_in_the_sidebar(browser: Browser, tmp_path: Path) -> None:
+    folder = export(tmp_path / "small", residual(2), *ALL)
+    with Viewer([choose(folder, tmp_path)]) as viewer:
+        show(browser, viewer.url)
+        wait_for(lambda: browser.evaluate("document.body.dataset.attached"), "the attachment")
+        click(browser, "Add")
+        names = "[...document.querySelectorAll('#sidebar [title]')].map((item) => item.title)"
+        wait_for(lambda: {"macs", "flops"} <= set(browser.evaluate(names)), lambda: browser.evaluate(SIDEBAR))
+
+
+@pytest.mark.slow
+def test_large_graphs_are_drawn_at_once(tmp_path: Path) -> None:
+    """Each in a browser of its own: the flat one may take it down."""
+    for name, flat in (("chain", residual(4000)), ("masked", transformer(400))):
+        onnx.save(flat, tmp_path / f"{name}.onnx")
+        view = seconds_to_draw(choose(tmp_path / f"{name}.onnx", tmp_path))
+        whole_file = seconds_to_draw(choose(tmp_path / f"{name}.onnx", tmp_path, full=True))
+        assert view * 4 < whole_file, f"{name}: {view:.1f} s by its blocks, {whole_file:.1f} s flat"
+        assert view < 20
+
+
+def seconds_to_draw(shown: Shown) -> float:
+    """From the address to the drawing; `FLAT_LIMIT` for what is not there by then, or brings the browser down."""
+    with Viewer([shown]) as viewer, Browser() as own:
+        started = time.monotonic()
+        own.open(viewer.url)
+        try:
+            wait_for(lambda: own.evaluate(DRAWN), "the drawing", seconds=FLAT_LIMIT)
+        except (TimeoutError, RuntimeError, OSError, websocket.WebSocketException):
+            return FLAT_LIMIT
+        return time.monotonic() - started

@@ -1,6 +1,6 @@
 """Where each initializer's bytes are in a model's files, found without reading them.
 
-Field numbers are those of `onnx.proto`; the wire format is that of https://protobuf.dev/programming-guides/encoding.
+Field numbers are those of `onnx.proto`.
 Parsing a model with `onnx.load` would hold all weights that are inside the file.
 """
 
@@ -17,8 +17,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, StringStringEntryProto, TensorProto, helper
 
 from exporter.errors import SourceError
-
-VARINT, FIXED_64, BYTES, FIXED_32 = 0, 1, 2, 5
+from exporter.protobuf import fields
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,9 @@ def _damaged(path: Path, why: str) -> SourceError:
 
 
 def _initializers(path: Path, content: mmap.mmap) -> Iterator[tuple[str, Place]]:
-    for graph_number, graph_start, graph_stop in _fields(content, 0, len(content)):
+    for graph_number, graph_start, graph_stop in fields(content, 0, len(content)):
         if graph_number == ModelProto.GRAPH_FIELD_NUMBER:
-            for number, start, stop in _fields(content, graph_start, graph_stop):
+            for number, start, stop in fields(content, graph_start, graph_stop):
                 if number == GraphProto.INITIALIZER_FIELD_NUMBER:
                     yield from _initializer(path, content, start, stop)
 
@@ -71,7 +70,7 @@ def _initializers(path: Path, content: mmap.mmap) -> Iterator[tuple[str, Place]]
 def _initializer(path: Path, content: mmap.mmap, start: int, stop: int) -> Iterator[tuple[str, Place]]:
     """The tensor without its bytes is a small message, which onnx parses."""
     header, raw, at = bytearray(), None, start
-    for number, first, last in _fields(content, start, stop):
+    for number, first, last in fields(content, start, stop):
         if number == TensorProto.RAW_DATA_FIELD_NUMBER:
             raw = first
         else:
@@ -89,35 +88,3 @@ def _initializer(path: Path, content: mmap.mmap, start: int, stop: int) -> Itera
 
 def _entry(entry: StringStringEntryProto) -> tuple[str, str]:
     return entry.key, entry.value
-
-
-def _fields(content: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of each field's content; the content of a number is the number itself."""
-    place = start
-    while place < stop:
-        tag, place = _varint(content, place)
-        end = place
-        if tag & 7 == VARINT:
-            _, end = _varint(content, place)
-        elif tag & 7 == BYTES:
-            nbytes, place = _varint(content, place)
-            end = place + nbytes
-        elif tag & 7 in (FIXED_64, FIXED_32):
-            end = place + (8 if tag & 7 == FIXED_64 else 4)
-        else:
-            raise ValueError(f"no protobuf field starts at byte {place}")
-        if end > stop:
-            raise ValueError(f"the field at byte {place} is longer than what it is in")
-        yield tag >> 3, place, end
-        place = end
-
-
-def _varint(content: mmap.mmap, place: int) -> tuple[int, int]:
-    """The number at a place, and the place after it."""
-    value = shift = 0
-    while True:
-        byte = content[place]
-        value |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 0x80:
-            return value, place

@@ -4,10 +4,10 @@ A format's module has `write(material: Material, folder: Path) -> tuple[str, ...
 through `exporter.files.new_file` and returns notes for the user. `onnx` is written first, by `onnx_model`, because the
 others describe what it made.
 
-What a format `needs` in its material is made only for those that say so: `costs` of the layers, and `statistics` of
-the weights, which every format that `takes_statistics` gets with `--stats`. One that is written `after_verification`
-also has the verdict and the digest of the source. One that
-`draws` heeds the options for pictures (`records.PictureOptions`).
+What a format `needs` in its material is made only for those that say so: `costs` of the layers, the `hollow` ONNX
+model, and `statistics` of the weights, which every format that `takes_statistics` gets with `--stats`. One that is
+written `after_verification` also has the verdict and the digest of the source. One that `draws` heeds the options for
+pictures (`records.PictureOptions`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Format:
     draws: bool = False
 
 
-COSTS, STATISTICS = "costs", "statistics"
+COSTS, STATISTICS, HOLLOW = "costs", "statistics", "hollow"
 
 
 FORMATS: dict[str, Format] = {
@@ -145,6 +145,13 @@ FORMATS: dict[str, Format] = {
             needs=frozenset({COSTS}),
             takes_statistics=True,
             after_verification=True,
+        ),
+        Format(
+            "netron",
+            "exporter.formats.netron_view",
+            ("model.view.onnx",),
+            "the model in blocks and without weights, for Netron",
+            needs=frozenset({COSTS, HOLLOW}),
         ),
     )
 }

@@ -94,16 +94,17 @@ def leads(layer: Layer) -> bool:
     return kind(layer) in FOLLOWERS or bool(PADDING.search(layer.class_name))
 
 
-def ordered(sources: dict[str, list[str]], uses: dict[str, int]) -> list[str]:
+def ordered(sources: dict[str, list[str]], uses: dict[str, int], first: Sequence[str] = ()) -> list[str]:
     """Names in topological order: depth first from the sinks, the longest branch first.
 
     This keeps the layers of a block together and puts a model input right before its first use (before everything if
     it is used often, as a mask is), and two blocks of the same structure come out in the same order whatever their
-    names. A cycle (a shared layer that is fed its own output) is broken where it is found.
+    names. Those named in `first`, and what they need, come before all others. A cycle (a shared layer that is fed its
+    own output) is broken where it is found.
     """
     readers = Counter(source for origins in sources.values() for source in set(origins))
     often = [name for name in sources if not sources[name] and readers[name] > OFTEN]
-    roots = [*often, *(name for name in sources if uses[name] == 0), *sources]
+    roots = [*first, *often, *(name for name in sources if uses[name] == 0), *sources]
     depth: dict[str, int] = {}
     for name in finished(roots, sources):
         depth[name] = 1 + max((depth.get(source, 0) for source in sources[name]), default=0)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from onnx import GraphProto, ModelProto, TensorProto
 
 from exporter.lazy import LazyArray
+from exporter.protobuf import field_start
 
 # Protobuf messages end at 2 GiB.
 LARGEST_NBYTES = 2**31 - 1
@@ -28,14 +29,16 @@ def items(model: ModelProto, weights: Mapping[str, LazyArray]) -> tuple[int, Ite
     initializers.extend(others)
     graph = model.graph.SerializeToString(deterministic=True)
     tensors = [
-        (_field(GraphProto.INITIALIZER_FIELD_NUMBER, len(header) + weights[name].nbytes) + header, weights[name])
+        (field_start(GraphProto.INITIALIZER_FIELD_NUMBER, len(header) + weights[name].nbytes) + header, weights[name])
         for name, header in headers.items()
     ]
     graph_nbytes = len(graph) + sum(len(header) + array.nbytes for header, array in tensors)
     outside = ModelProto()
     outside.CopyFrom(model)
     outside.ClearField("graph")
-    start = outside.SerializeToString(deterministic=True) + _field(ModelProto.GRAPH_FIELD_NUMBER, graph_nbytes) + graph
+    start = (
+        outside.SerializeToString(deterministic=True) + field_start(ModelProto.GRAPH_FIELD_NUMBER, graph_nbytes) + graph
+    )
     return len(start) - len(graph) + graph_nbytes, _content(start, tensors)
 
 
@@ -49,17 +52,4 @@ def _content(start: bytes, tensors: list[tuple[bytes, LazyArray]]) -> Iterator[b
 def _header(proto: TensorProto, nbytes: int) -> bytes:
     """A tensor's fields up to its bytes, which come last."""
     plain = TensorProto(name=proto.name, data_type=proto.data_type, dims=proto.dims)
-    return plain.SerializeToString(deterministic=True) + _field(TensorProto.RAW_DATA_FIELD_NUMBER, nbytes)
-
-
-def _field(number: int, nbytes: int) -> bytes:
-    """The start of a field with content of that length."""
-    return _varint(number << 3 | 2) + _varint(nbytes)
-
-
-def _varint(value: int) -> bytes:
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*groups, value])
+    return plain.SerializeToString(deterministic=True) + field_start(TensorProto.RAW_DATA_FIELD_NUMBER, nbytes)
