@@ -14,8 +14,8 @@ from tensorboard.compat.proto.attr_value_pb2 import AttrValue
 from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
 from exporter.formats.board_nodes import BoardNode, Fact, Unique, facts
-from exporter.formats.event_records import field_head
 from exporter.formats.scopes import Scope
+from exporter.protobuf import field_start
 from exporter.records import TensorSpec
 
 # Bytes of a part of a name, and parts of one; scopes further in are left out.
@@ -72,7 +72,7 @@ def graph_pieces(nodes: Iterable[BoardNode], names: EventNames) -> Iterator[byte
     """A serialized `GraphDef`, node by node."""
     for node in nodes:
         data = node_def(node, names).SerializeToString(deterministic=True)
-        yield field_head(NODE, len(data)) + data
+        yield field_start(NODE, len(data)) + data
 
 
 def node_def(node: BoardNode, names: EventNames) -> NodeDef:

@@ -13,8 +13,9 @@ from typing import BinaryIO
 
 from google_crc32c import extend
 
+from exporter.protobuf import field_start
+
 MASK_DELTA = 0xA282EAD8
-LENGTH_DELIMITED = 2
 
 # Makes the bytes of a field, in pieces; called twice, because the length comes first.
 Pieces = Callable[[], Iterable[bytes]]
@@ -44,23 +45,8 @@ class RecordStream:
         nbytes = sum(map(len, pieces()))
         head = b""
         for before, number in reversed(list(around)):
-            head = before + field_head(number, len(head) + nbytes) + head
+            head = before + field_start(number, len(head) + nbytes) + head
         self.write_pieces(head, nbytes, pieces())
-
-
-def field_head(number: int, nbytes: int) -> bytes:
-    """What stands before the bytes of a field of text, bytes or a message."""
-    return varint(number << 3 | LENGTH_DELIMITED) + varint(nbytes)
-
-
-def varint(number: int) -> bytes:
-    """A whole number from 0 in base 128, the lowest digit first, all but the last with the highest bit set."""
-    digits = bytearray()
-    while number > 127:
-        digits.append(number & 127 | 128)
-        number >>= 7
-    digits.append(number)
-    return bytes(digits)
 
 
 def _masked(checksum: int) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from exporter.sources.protobuf_wire import BYTES, Field, fields
+from exporter.protobuf import Field, fields
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH = ModelProto.DESCRIPTOR.fields_by_name["graph"].number
@@ -77,7 +77,7 @@ def read_parts(path: Path) -> OnnxParts:
         data = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
     finally:
         os.close(descriptor)
-    graphs = [each for each in fields(data, 0, len(data)) if each.number == MODEL_GRAPH and each.kind == BYTES]
+    graphs = [each for each in fields(data, 0, len(data)) if each.number == MODEL_GRAPH]
     if len(graphs) != 1:
         raise ValueError(f"{len(graphs)} graphs")
     graph = graphs[0]

@@ -22,8 +22,8 @@ from itertools import islice
 from pathlib import Path
 
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
+from exporter.protobuf import fields
 from exporter.sources import weight_map
-from exporter.sources.protobuf_wire import fields
 
 APPLICATION, KERAS_ARCHIVE, KERAS_H5 = "application", "keras_archive", "keras_h5"
 ARCHITECTURE, KERAS_FOLDER = "architecture", "keras_folder"
