@@ -112,6 +112,7 @@ FORMATS: dict[str, Format] = {
             ("model.md",),
             "totals, blocks and a Mermaid graph, for pull requests and model cards",
             needs=frozenset({COSTS}),
+            after_verification=True,
         ),
         Format(
             "tensorboard",
