@@ -107,6 +107,15 @@ def test_totals_are_those_of_keras(model: Any, card: str) -> None:
     assert "verification" not in facts
 
 
+def test_an_export_that_is_verified_says_so(model: Any, tmp_path: Path) -> None:
+    model.save(tmp_path / "net.keras")
+    outcome = export_here(tmp_path / "net.keras", tmp_path, formats=("onnx", "markdown"))
+    assert outcome.verification is not None
+    facts = dict(tables((Path(outcome.output_path) / "model.md").read_text(encoding="utf-8"))[0])
+    assert facts["verification"].startswith(f"{outcome.verification.status}, largest difference ")
+    assert facts["ONNX"].startswith("opset 18, ")
+
+
 def test_blocks_fold_and_their_parameters_add_up(model: Any, card: str) -> None:
     head, *rows = tables(card)[1]
     assert head == ["block or layer", "kind", "output", "params", "share", "MACs"]
