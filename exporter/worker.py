@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-import platform
 import select
 import signal
 import sys
@@ -19,9 +18,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from exporter import __version__, memory, wire
+from exporter import memory, wire
 from exporter.costs.model_costs import job_costs
 from exporter.errors import ExportError, InternalError, ResourceError, UnsupportedError
 from exporter.files import Export, describe, write_lines
@@ -29,17 +28,16 @@ from exporter.formats import COSTS, FORMATS, HOLLOW, STATISTICS, needed
 from exporter.formats.pictures.drawings import check_names
 from exporter.readers import READERS, Unexplained
 from exporter.readers.described import DescribedModel
-from exporter.records import Job, Material, ModelGraph, Outcome, Stage, TensorSpec, Verification, WrittenFile
+from exporter.receipts import manifest, public_name, versions
+from exporter.records import Job, Material, Outcome, Stage, TensorSpec, Verification, WrittenFile
 from exporter.sources.detection import ONNX_FILE
-from exporter.sources.digest import source_digest, version
+from exporter.sources.digest import source_digest
 from exporter.startup import hidden, lean_imports
 from exporter.structure import hollow_copy
 
 if TYPE_CHECKING:
     from exporter.sources.opened import OpenedModel
 
-MANIFEST_VERSION = 1
-LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "pyarrow")
 # Progress is told at most this often.
 PROGRESS_SECONDS = 0.1
 
@@ -99,7 +97,7 @@ class Work:
         opened = self._described() or self._open()
         self.inputs = opened.inputs(self.job)
         material = Material(
-            self.job, opened.graph, source=public_name(self.job), weights=opened.weights, versions=_versions()
+            self.job, opened.graph, source=public_name(self.job), weights=opened.weights, versions=versions()
         )
         if self.job.picture.expand:
             check_names(material)
@@ -236,61 +234,6 @@ class Work:
             verification=self.verification,
             notes=tuple(self.reporter.notes),
         )
-
-
-def public_name(job: Job) -> str:
-    """The source without the folders that lead to it: artifacts hold no paths of this machine."""
-    return job.source if job.kind == "application" else os.path.basename(os.path.abspath(job.source))
-
-
-def manifest(
-    job: Job, graph: ModelGraph, outcome: Outcome, material: Material, import_rss_bytes: int
-) -> dict[str, Any]:
-    """The receipt: what was asked for, what was made, from what, with what, and whether it was verified."""
-    hidden = ("output_path", "fingerprint", "source_digest", "name", "kind")
-    arguments = {key: value for key, value in dataclasses.asdict(job).items() if key not in hidden}
-    largest = max((weight.nbytes for weight in graph.weights), default=0)
-    return {
-        "manifest_version": MANIFEST_VERSION,
-        "tool": {"name": "export-model", "version": __version__},
-        "model": job.name,
-        "kind": job.kind,
-        "source": public_name(job),
-        "source_digest": job.source_digest,
-        "fingerprint": job.fingerprint,
-        "arguments": arguments | {"source": public_name(job), "weights": os.path.basename(job.weights)},
-        "versions": {"python": platform.python_version(), **_versions()},
-        "weights": outcome.weights,
-        "opset": job.opset if "onnx" in job.formats else None,
-        "layers": len(graph.layers),
-        "params": sum(layer.params for layer in graph.layers),
-        "weight_bytes": sum(weight.nbytes for weight in graph.weights),
-        "onnx_nodes": _coverage(material),
-        "inputs": [dataclasses.asdict(spec) for spec in graph.inputs],
-        "outputs": [dataclasses.asdict(spec) for spec in graph.outputs],
-        "seconds": outcome.seconds,
-        "stages": [dataclasses.asdict(stage) for stage in outcome.stages],
-        "memory": {
-            "peak_rss_bytes": outcome.peak_rss_bytes,
-            "import_rss_bytes": import_rss_bytes,
-            "largest_tensor_bytes": largest,
-            "bound_bytes": memory.conversion_bound_bytes(import_rss_bytes, largest),
-        },
-        "verification": dataclasses.asdict(outcome.verification) if outcome.verification else None,
-        "notes": list(outcome.notes),
-        "files": [dataclasses.asdict(file) for file in outcome.files],
-    }
-
-
-def _coverage(material: Material) -> dict[str, int] | None:
-    if material.nodes is None:
-        return None
-    with_layer = sum(node.layer is not None for node in material.nodes)
-    return {"total": len(material.nodes), "with_layer": with_layer}
-
-
-def _versions() -> dict[str, str | None]:
-    return {name: version(name) for name in LIBRARIES}
 
 
 def carry_out(job: Job, reporter: Reporter) -> Outcome:

@@ -22,7 +22,7 @@ import pytest
 from exporting import REPOSITORY, command, job_for, leftovers, manifest, metadata
 from keras import layers
 
-from exporter import files, memory, wire, worker
+from exporter import files, memory, receipts, wire, worker
 from exporter.child_process import spawn_worker
 from exporter.errors import InternalError, OutputError, ResourceError, SourceError
 from exporter.records import Job
@@ -220,7 +220,7 @@ def test_a_folder_in_use_is_an_outcome(job: Job) -> None:
     [("application", "ResNet101", "ResNet101"), ("keras_archive", "/home/me/secret/m.keras", "m.keras")],
 )
 def test_the_public_name_has_no_folders(job: Job, kind: str, source: str, name: str) -> None:
-    assert worker.public_name(dataclasses.replace(job, kind=kind, source=source)) == name
+    assert receipts.public_name(dataclasses.replace(job, kind=kind, source=source)) == name
 
 
 def start(job: Job, folder: Path, descriptor: int) -> subprocess.Popen[bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from exporter.formats.node_style import settings, trait
 from exporter.formats.scopes import Scope, Scopes
 from exporter.formats.wiring import Link, Wiring
 from exporter.records import Cost, Layer, Material, OnnxNode, TensorSpec, Weight
+from exporter.unique_names import Names
 
 # Of a layer's settings, so many are shown: those of a layer of one's own could be a table of thousands.
 MOST_SETTINGS = 32
@@ -43,22 +44,6 @@ class BoardNode:
     params: int | None = None
     weights: tuple[str, ...] = ()
     label: str = ""
-
-
-class Unique:
-    """Hands out each key once: `a`, then `a_1`, `a_2`."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-        self._suffixes: Counter[str] = Counter()
-
-    def __call__(self, wanted: str) -> str:
-        name = wanted
-        while name in self._taken:
-            self._suffixes[wanted] += 1
-            name = f"{wanted}_{self._suffixes[wanted]}"
-        self._taken.add(name)
-        return name
 
 
 class LayerBoard:
@@ -98,11 +83,11 @@ class NodeBoard:
     def __init__(self, material: Material, scopes: Scopes) -> None:
         self._material, self._scopes = material, scopes
         self._nodes = material.nodes or ()
-        keys = Unique()
-        self._keys = [keys(node.name or node.op_type) for node in self._nodes]
+        keys = Names()
+        self._keys = [keys.unique(node.name or node.op_type) for node in self._nodes]
         graph = material.graph
-        self._inputs = [(keys(spec.name), spec) for spec in graph.inputs]
-        self._outputs = [(keys(f"{spec.name} (output)"), spec) for spec in graph.outputs]
+        self._inputs = [(keys.unique(spec.name), spec) for spec in graph.inputs]
+        self._outputs = [(keys.unique(f"{spec.name} (output)"), spec) for spec in graph.outputs]
         self._makers = {name: place for place, node in enumerate(self._nodes) for name in node.outputs if name}
         self._initializers = weights_of_initializers(material)
         self._given = {spec.name: key for key, spec in self._inputs}

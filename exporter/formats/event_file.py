@@ -20,11 +20,12 @@ from tensorboard.compat.proto.types_pb2 import DT_DOUBLE, DT_STRING
 from tensorboard.plugins.histogram.metadata import create_summary_metadata
 
 from exporter.files import new_file
-from exporter.formats.board_nodes import BoardNode, LayerBoard, NodeBoard, Unique
+from exporter.formats.board_nodes import BoardNode, LayerBoard, NodeBoard
 from exporter.formats.event_graph import EventNames, clipped, graph_pieces, model_pieces
 from exporter.formats.event_records import RecordStream
 from exporter.formats.scopes import Scopes
 from exporter.records import Material, TensorStatistics
+from exporter.unique_names import Names
 
 FILE = "model.tfevents"
 VERSION = "brain.Event:2"
@@ -71,11 +72,11 @@ def write_conceptual_graph(records: RecordStream, layers: Iterable[BoardNode]) -
 
 def histograms(material: Material) -> Iterator[Event]:
     """One for each weight of which there is a histogram, in the form of `tf.summary.histogram`."""
-    tags = Unique()
+    tags = Names()
     for weight in material.graph.weights:
         found = material.statistics.get(weight.name, TensorStatistics())
         if found.histogram_edges and found.histogram_counts:
-            tag = tags(clipped(weight.name, LONGEST_TAG))
+            tag = tags.unique(clipped(weight.name, LONGEST_TAG))
             yield histogram(tag, weight.name, found.histogram_edges, found.histogram_counts)
 
 

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from tensorboard.compat.proto.attr_value_pb2 import AttrValue
 from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
-from exporter.formats.board_nodes import BoardNode, Fact, Unique, facts
+from exporter.formats.board_nodes import BoardNode, Fact, facts
 from exporter.formats.scopes import Scope
 from exporter.protobuf import field_start
 from exporter.records import TensorSpec
+from exporter.unique_names import Names
 
 # Bytes of a part of a name, and parts of one; scopes further in are left out.
 LONGEST_PART, MOST_PARTS = 60, 8
@@ -36,9 +37,9 @@ class EventNames:
     """The names of a graph's nodes in TensorBoard, by key: unique, of characters that its pages understand."""
 
     def __init__(self, nodes: Iterable[BoardNode]) -> None:
-        self._unique = Unique()
+        self._taken = Names()
         self._paths: dict[Scope, str] = {(): ""}
-        self._names = {node.key: self._unique(self._path(node.scope) + part(node.name)) for node in nodes}
+        self._names = {node.key: self._taken.unique(self._path(node.scope) + part(node.name)) for node in nodes}
 
     def __getitem__(self, key: str) -> str:
         return self._names[key]
@@ -50,7 +51,7 @@ class EventNames:
         """The beginning of all names in a scope; scopes that differ stay apart when their names are cleaned."""
         scope = scope[: MOST_PARTS - 1]
         if scope not in self._paths:
-            self._paths[scope] = self._unique(self._path(scope[:-1]) + part(scope[-1])) + "/"
+            self._paths[scope] = self._taken.unique(self._path(scope[:-1]) + part(scope[-1])) + "/"
         return self._paths[scope]
 
 

@@ -16,7 +16,7 @@ from exporter.readers import Unexplained
 from exporter.readers.keras_config import RawLayer, RawModel
 from exporter.readers.keras_shapes import Spec, input_spec, output_spec
 from exporter.records import Edge, Layer, ModelGraph, TensorSpec, Weight
-from exporter.sources.unique_names import Names
+from exporter.unique_names import Names
 
 # Shape, dtype and bytes of each weight of a layer in a file, in its order; given the layer.
 StoredWeights = Callable[["Place"], list[tuple[tuple[int, ...], str, int]]]

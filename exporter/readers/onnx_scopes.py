@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
-from exporter.sources.unique_names import Names
+from exporter.unique_names import Names
 
 
 def node_names(nodes: Iterable[tuple[str, str]]) -> list[str]:

@@ -25,7 +25,7 @@ import numpy as np
 
 from exporter.records import Edge, Layer, ModelGraph, TensorSpec, Weight
 from exporter.sources.config_text import config_text
-from exporter.sources.unique_names import Names
+from exporter.unique_names import Names
 
 # What get_config and its serialization raise for layers that cannot be serialized (no get_config, foreign objects,
 # attributes that build() would have made, a lambda without source).

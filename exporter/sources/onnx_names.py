@@ -12,7 +12,7 @@ from exporter.lazy import LazyArray
 from exporter.records import OnnxNode, Shape
 from exporter.sources.onnx_graph import graphs, subgraphs, used_names
 from exporter.sources.tracing import OpOwners
-from exporter.sources.unique_names import Names
+from exporter.unique_names import Names
 
 
 def name_weights(
