@@ -1,7 +1,7 @@
 """Plain frozen data that the rooms hand to each other; no behaviour of files, frameworks or text.
 
 Everywhere: `None` is unknown, 0 is zero. Shapes are tuples in the framework's own axis order, `None` for a dynamic
-dimension. Dtypes are NumPy names (`float32`, `bfloat16`).
+dimension. Dtypes are NumPy names (`float32`, `bfloat16`). What there may be a million of has slots.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 Shape = tuple[int | None, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorSpec:
     """An activation: what flows along an edge. `shape` is None when the rank itself is unknown."""
 
@@ -22,7 +22,7 @@ class TensorSpec:
     dtype: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Weight:
     """A variable of the model. `name` is unique in the model; `layer` is the namespace of the layer that owns it."""
 
@@ -34,7 +34,7 @@ class Weight:
     trainable: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One layer or operation, however often it is called.
 
@@ -63,7 +63,7 @@ class Layer:
     config: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Edge:
     """One tensor going from one call of a layer into one call of another; both ends are namespaces.
 
@@ -126,7 +126,7 @@ class LayerCosts:
     live_activation_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OnnxNode:
     """A node of the written ONNX graph. `layer` is the namespace of its layer, None when it is not known.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -325,7 +325,7 @@ def test_edges_and_nodes(tmp_path: Path) -> None:
     material = a_material()
     write(material, tmp_path)
     first, second = rows_of(tmp_path / "edges.parquet")
-    assert first == {"model": "net", **vars(material.graph.edges[0]), "shape": [None, 8, 8, 3]}
+    assert first == {"model": "net", **asdict(material.graph.edges[0]), "shape": [None, 8, 8, 3]}
     assert (second["source_output"], second["target_call"], second["shape"], second["dtype"]) == (1, 2, None, None)
     nodes = rows_of(tmp_path / "nodes.parquet")
     assert [(row["node"], row["layer"], row["match_kind"]) for row in nodes] == [
@@ -361,7 +361,7 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def broken_rows() -> Iterator[dict[str, Any]]:
-    yield from [{"model": "net", **vars(a_material().graph.edges[0])}] * (ROW_GROUP_ROWS + 1)
+    yield from [{"model": "net", **asdict(a_material().graph.edges[0])}] * (ROW_GROUP_ROWS + 1)
     raise RuntimeError("the source broke off")
 
 

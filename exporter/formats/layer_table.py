@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from exporter.files import new_file
 from exporter.lazy import TRANSFORMS
-from exporter.records import Cost, Material, StoredTensor, TensorSpec, TensorStatistics
+from exporter.records import Cost, Edge, Material, OnnxNode, StoredTensor, TensorSpec, TensorStatistics
 from exporter.schema import EDGES, LAYERS, NODES, TENSORS
 
 # Rows of one row group, and of one record batch: with 2 KB of config in each layer, 16 MB at a time.
@@ -129,12 +129,16 @@ def _tensor_rows(material: Material) -> Iterator[Row]:
 
 
 def _edge_rows(material: Material) -> Iterator[Row]:
-    return ({"model": material.job.name, **vars(edge)} for edge in material.graph.edges)
+    return ({"model": material.job.name, **_fields(edge)} for edge in material.graph.edges)
 
 
 def _node_rows(material: Material) -> Iterator[Row]:
     for node in material.nodes or ():
-        yield {"model": material.job.name, "node": node.name, **vars(node), **_cost(node.cost)}
+        yield {"model": material.job.name, "node": node.name, **_fields(node), **_cost(node.cost)}
+
+
+def _fields(record: Edge | OnnxNode) -> Row:
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def _cost(cost: Cost | None) -> Row:
