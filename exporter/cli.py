@@ -179,9 +179,7 @@ def app() -> None:
     show_default=True,
     help="Time limit of a picture's layout; a simpler picture takes its place.",
 )
-@click.option(
-    "--stats", is_flag=True, help="Also write statistics of every weight into tensors.parquet and model.html."
-)
+@click.option("--stats", is_flag=True, help="Also take statistics of every weight, for the formats that show them.")
 @click.option("--depth", type=int, metavar="N", help="In pictures: draw the inside of blocks N levels deep.")
 @click.option(
     "--expand",
@@ -223,8 +221,8 @@ def app() -> None:
 def export(run: Run, sources: tuple[str, ...], **flags: Any) -> int:
     """Convert TensorFlow and Keras models into files that can be inspected without TensorFlow.
 
-    A SOURCE is a model of keras.applications in any spelling (resnet101, EfficientNetV2B0), a .keras file or a
-    whole-model .h5 file. Each is exported in a process of its own, one after the other; one that fails does not stop
+    A SOURCE is a model of keras.applications in any spelling (resnet101, EfficientNetV2B0), a .keras file, a
+    whole-model .h5 file or an .onnx file. Each is exported in a process of its own, one after the other; one that fails does not stop
     the rest, and one that is up to date is skipped.
     """
     session = Session(run, **{name: flags.pop(name) for name in ("force", "quiet", "verbose", "debug")})
