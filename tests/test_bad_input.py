@@ -323,7 +323,7 @@ CASES: dict[str, tuple[str, Spoil | None, str, int, list[str]]] = {
     "a bomb of weights": ("m.keras", bomb(WEIGHTS), "", 4, [CORRUPT, "300000000"]),
     "a bomb of a config": ("m.keras", bomb("config.json"), "", 4, [CORRUPT, "300000000"]),
     "an asset that climbs out": ("m.keras", members({"assets/../../x": b"x"}), "", 4, ["leads out of the archive"]),
-    "an unknown format": ("m.keras", copy("m.keras"), "--to pdf", 2, ["--to pdf", "unknown format"]),
+    "an unknown format": ("m.keras", copy("m.keras"), "--to jpeg", 2, ["--to jpeg", "unknown format"]),
     "an opset that is too old": ("m.keras", copy("m.keras"), "--opset 9", 2, ["--opset 9"]),
     "a shape of another rank": (
         "m.keras",
