@@ -190,7 +190,8 @@ def test_damage_is_an_error_of_ours(spoil: Callable[[bytes], bytes], net: Path, 
         described(net)
 
 
-def test_random_damage_is_never_a_defect(net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_random_damage_is_never_a_defect(net: Path, tmp_path: Path) -> None:
     data, dice = net.read_bytes(), np.random.default_rng(0)
     for _ in range(150):
         spoilt = bytearray(data)
