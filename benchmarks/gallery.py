@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -95,13 +97,7 @@ def theirs(name: str, thumbnail: Path) -> Made | str:
         path = Path(folder, "model.png")
         before = cpu_seconds()
         try:
-            child = subprocess.run(
-                [sys.executable, __file__, "--plot", name, "--output", str(path)],
-                capture_output=True,
-                text=True,
-                timeout=PLOT_SECONDS,
-                check=True,
-            )
+            printed = in_time([sys.executable, __file__, "--plot", name, "--output", str(path)], PLOT_SECONDS)
         except subprocess.TimeoutExpired:
             return f"not within {PLOT_SECONDS} s"
         except subprocess.CalledProcessError as error:
@@ -115,7 +111,22 @@ def theirs(name: str, thumbnail: Path) -> Made | str:
             width = min(THUMBNAIL_WIDTH, image.width)
             small = top.resize((width, round(top.height * width / top.width)), Image.Resampling.LANCZOS)
             small.quantize(64).save(thumbnail, optimize=True)
-        return Made(seconds, path.stat().st_size, size, drawing_seconds=float(child.stdout.split()[-1]))
+        return Made(seconds, path.stat().st_size, size, drawing_seconds=float(printed.split()[-1]))
+
+
+def in_time(command: list[str], seconds: float) -> str:
+    """What the command prints; when the time is up, its own children (`dot`) end with it."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as child:
+        try:
+            printed, complaint = child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, command, printed, complaint)
+    return printed
 
 
 def plot(name: str, path: Path) -> None:
