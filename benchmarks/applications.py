@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from exporter.sources.detection import application_names, normalise
+from exporter.sources.detection.applications import application_names, normalise
 
 PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy")
 TITLES = (

@@ -14,7 +14,7 @@ from exporter import __version__, console
 from exporter.errors import ExportError, InternalError, UsageError
 from exporter.formats import FORMATS
 from exporter.formats.pictures import COLOURINGS, DIRECTIONS, THEME_NAMES
-from exporter.options import DTYPES, EXTERNAL_DATA_CHOICES, SUPPORTED_OPSETS
+from exporter.options import DEFAULT_FORMATS, DTYPES, EXTERNAL_DATA_CHOICES, SUPPORTED_OPSETS
 from exporter.records import Job, PictureOptions
 from exporter.session import Run, Session, StoppedError, run_in_child, serve
 
@@ -83,9 +83,16 @@ class ShortUsage(click.Command):
         formatter.write_usage("export-model", "view TARGET... [OPTIONS]", prefix="       ")
 
 
-def split_formats(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> tuple[str, ...]:
-    """`--to onnx,dot --to svg` → (`onnx`, `dot`, `svg`)."""
+def split_formats(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> tuple[str, ...] | None:
+    """`--to onnx,dot --to svg` → (`onnx`, `dot`, `svg`); None without `--to`."""
+    if not texts:
+        return None
     return tuple(name.strip().lower() for text in texts for name in text.split(",") if name.strip())
+
+
+def split_names(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> tuple[str, ...]:
+    """`--inputs x:0,y:0` → (`x:0`, `y:0`)."""
+    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
 
 
 @click.group(cls=DefaultToExport, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -100,7 +107,6 @@ def app() -> None:
     "formats",
     metavar="FORMATS",
     multiple=True,
-    default=("onnx,parquet",),
     callback=split_formats,
     help=f"What to write, separated by commas: {', '.join(FORMATS)}.  [default: onnx,parquet]",
 )
@@ -209,6 +215,20 @@ def app() -> None:
     show_default=True,
     help="What the fill of a layer says in pictures.",
 )
+@click.option("--source-kind", metavar="KIND", default="", help="What SOURCE is, where its content is misleading.")
+@click.option("--signature", default="", help="Of a SavedModel.  [default: serving_default]")
+@click.option("--tag", default="", help="Of a SavedModel: which of its graphs, such as serve.")
+@click.option(
+    "--inputs", metavar="NAMES", multiple=True, callback=split_names, help="Inputs of a graph, such as x:0,y:0."
+)
+@click.option("--outputs", metavar="NAMES", multiple=True, callback=split_names, help="Outputs of a graph.")
+@click.option(
+    "--custom-objects",
+    metavar="MODULE|FILE.py",
+    multiple=True,
+    help="Where the model's own classes are; needs --trust-code. Repeatable.",
+)
+@click.option("--dequantize", is_flag=True, help="Convert quantised operations of a .tflite file to float32 ones.")
 @click.option("--force", is_flag=True, help="Export again what is up to date.")
 @click.option("--view", "viewing", is_flag=True, help="Then show the first finished model in Netron.")
 @click.option("--no-browser", is_flag=True, help="With --view: print the address only.")
@@ -227,7 +247,7 @@ def export(run: Run, sources: tuple[str, ...], **flags: Any) -> int:
     """
     session = Session(run, **{name: flags.pop(name) for name in ("force", "quiet", "verbose", "debug")})
     viewing, browser, port = flags.pop("viewing"), not flags.pop("no_browser"), flags.pop("port")
-    if viewing and not {"onnx", "netron"} & set(flags["formats"]):
+    if viewing and not {"onnx", "netron"} & set(flags["formats"] or DEFAULT_FORMATS):
         raise UsageError("--view shows the ONNX file", why="it is not among the formats of --to", hint="--to onnx")
     outcomes = session.export(sources, flags)
     if viewing:

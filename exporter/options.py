@@ -14,7 +14,7 @@ from exporter import memory
 from exporter.errors import UsageError
 from exporter.formats import FORMATS, STATISTICS, needed
 from exporter.formats.pictures import ALL, COLOURINGS, DIRECTIONS, THEME_NAMES
-from exporter.records import WEIGHT_CHOICES, Job, PictureOptions, Shape
+from exporter.records import WEIGHT_CHOICES, Job, PictureOptions, Shape, SourceOptions
 
 # Up to the newest that both onnx 1.23 and ONNX Runtime 1.32 have released; `tests/test_opsets.py` compares.
 SUPPORTED_OPSETS = range(13, 29)
@@ -22,14 +22,18 @@ DTYPES = ("keep", "float32", "float16")
 EXTERNAL_DATA_CHOICES = ("auto", "always", "never")
 MAX_SEED = 2**32 - 1
 MAX_DIMENSION = 2**31 - 1
+DEFAULT_FORMATS = ("onnx", "parquet")
 DYNAMIC = ("?", "none", "-1")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The flags of an export as the user wrote them; `input_shapes` are texts such as `image:1,224,224,3`."""
+    """The flags of an export as the user wrote them; `input_shapes` are texts such as `image:1,224,224,3`.
 
-    formats: tuple[str, ...] = ("onnx", "parquet")
+    Without `formats`, those of `DEFAULT_FORMATS` that the kind of source has are written.
+    """
+
+    formats: tuple[str, ...] | None = None
     output: str = "outputs"
     weights: str = "auto"
     seed: int = 0
@@ -52,12 +56,19 @@ class ExportOptions:
     direction: str = PictureOptions.direction
     theme: str = PictureOptions.theme
     color_by: str = PictureOptions.color_by
+    source_kind: str = ""
+    signature: str = SourceOptions.signature
+    tag: str = SourceOptions.tag
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    custom_objects: tuple[str, ...] = ()
+    dequantize: bool = False
 
 
 def checked(options: ExportOptions) -> Job:
     """The options as a job without its source. Raises UsageError."""
     _check_numbers(options)
-    formats = _formats(options.formats)
+    formats = _formats(DEFAULT_FORMATS if options.formats is None else options.formats)
     takers = [name for name, entry in FORMATS.items() if entry.takes_statistics]
     has_taker = not options.stats or any(name in takers for name in formats)
     require(has_taker, "--stats", f"statistics go into {', '.join(takers)}", f"add {takers[0]} to --to")
@@ -85,6 +96,14 @@ def checked(options: ExportOptions) -> Job:
         layout_seconds=options.layout_seconds,
         stats=options.stats or STATISTICS in needed(formats),
         picture=_picture(options, formats),
+        reading=SourceOptions(
+            options.signature,
+            options.tag,
+            options.inputs,
+            options.outputs,
+            options.custom_objects,
+            options.dequantize,
+        ),
     )
 
 

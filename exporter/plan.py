@@ -16,9 +16,10 @@ from exporter.options import ExportOptions as ExportOptions
 from exporter.options import checked
 from exporter.records import WEIGHT_CHOICES, Job, Outcome
 from exporter.sources import detection, digest
+from exporter.sources.detection.kinds import APPLICATION, WITHOUT_ONNX
 
 # To be increased when an unchanged job would write different files.
-FINGERPRINT_SCHEMA = 4
+FINGERPRINT_SCHEMA = 5
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx")
 # What a job is named and where it goes, what only limits it, and what the source digest says already.
 OUTSIDE_FINGERPRINT = ("source", "weights", "output_path", "fingerprint", "trust_code")
@@ -42,9 +43,9 @@ def plan(sources: Iterable[str], options: ExportOptions) -> list[Job | Refusal]:
     names: set[str] = set()
     for source in sources:
         try:
-            reference = detection.detect(source)
+            reference = detection.detect(source, options.source_kind)
             if (key := _identity(reference)) not in planned:
-                planned[key] = _job(reference, _free_name(reference.name, names), template, options.output)
+                planned[key] = _job(reference, _free_name(reference.name, names), template, options)
         except ExportError as error:
             planned[source] = Refusal(source, error)
     return list(planned.values())
@@ -86,7 +87,7 @@ def skipped(job: Job) -> Outcome:
 
 def _identity(reference: detection.SourceRef) -> object:
     """Equal for two spellings of the same source."""
-    place = reference.source if reference.kind == detection.APPLICATION else os.path.realpath(reference.source)
+    place = reference.source if reference.kind == APPLICATION else os.path.realpath(reference.source)
     return reference.kind, place
 
 
@@ -100,22 +101,28 @@ def _free_name(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _job(reference: detection.SourceRef, name: str, template: Job, output: str) -> Job:
-    is_application = reference.kind == detection.APPLICATION
+def _job(reference: detection.SourceRef, name: str, template: Job, options: ExportOptions) -> Job:
+    is_application = reference.kind == APPLICATION
     if template.weights == "imagenet" and not is_application:
         why = "only the models of keras.applications have weights to download"
         raise UsageError(
             "cannot take --weights imagenet", where=reference.source, why=why, hint="--weights auto uses the file's own"
         )
-    if reference.kind == detection.ONNX_FILE and "onnx" in template.formats:
-        hint = "--to parquet,svg describes it; `export-model view FILE` shows it"
-        raise UsageError("cannot be converted to ONNX", where=reference.source, why="it is an ONNX file", hint=hint)
+    formats = template.formats
+    if reference.kind in WITHOUT_ONNX and "onnx" in formats:
+        if options.formats is not None:
+            hint = "leave onnx out of --to: the others describe it"
+            why = WITHOUT_ONNX[reference.kind]
+            raise UsageError("cannot be converted to ONNX", where=reference.source, why=why, hint=hint)
+        formats = tuple(name for name in formats if name != "onnx")
     job = dataclasses.replace(
         template,
         source=reference.source,
         kind=reference.kind,
         name=name,
-        output_path=os.path.join(output, name),
+        output_path=os.path.join(options.output, name),
+        formats=formats,
+        reading=dataclasses.replace(template.reading, seen=reference.seen),
     )
     if digest.nbytes_to_read(job) <= digest.CHEAP_NBYTES:
         job = dataclasses.replace(job, source_digest=digest.source_digest(job))

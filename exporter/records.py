@@ -82,7 +82,11 @@ class Edge:
 
 @dataclass(frozen=True)
 class ModelGraph:
-    """What a source tells about itself for free: no weight has been read."""
+    """What a source tells about itself for free: no weight has been read.
+
+    `level` says what a row of `layers` is: `layer` (one of the framework's), `scope` (operations with a common name),
+    `operation`, or `tensor` (a source of weights alone, whose names make the rows).
+    """
 
     name: str
     inputs: tuple[TensorSpec, ...]
@@ -90,6 +94,7 @@ class ModelGraph:
     layers: tuple[Layer, ...]
     edges: tuple[Edge, ...]
     weights: tuple[Weight, ...]
+    level: str = "layer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +209,24 @@ class PictureOptions:
     color_by: str = "class"
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a source is to be read, where it leaves a choice.
+
+    `signature` and `tag` are of a SavedModel, empty for the usual ones; `inputs` and `outputs` name tensors of a graph
+    that does not say which are its own; `custom_objects` are modules or files with classes of Keras. `seen` says what
+    the content looks like where the user says that it is of another kind.
+    """
+
+    signature: str = ""
+    tag: str = ""
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    custom_objects: tuple[str, ...] = ()
+    dequantize: bool = False
+    seen: str = ""
+
+
 # What `Job.weights` may be other than the path of a file.
 WEIGHT_CHOICES = ("auto", "imagenet", "random")
 
@@ -239,6 +262,7 @@ class Job:
     layout_seconds: float = 60.0
     stats: bool = False
     picture: PictureOptions = PictureOptions()
+    reading: SourceOptions = SourceOptions()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,13 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+
+
+LEVELS = (
+    "what a row of layers is: layer (one of the framework's), scope (operations with a common name), operation, "
+    "tensor (a source of weights alone); NULL in tables of schema version 1"
+)
 
 
 def _list_of(kind: pa.DataType) -> pa.DataType:
@@ -45,6 +51,7 @@ MODELS = _schema(
         _known("kind", TEXT, "kind of source"),
         _known("source_digest", TEXT, "SHA-256 of the source; of a zip archive, that of its directory with the CRCs"),
         _known("weights", TEXT, "where the weights come from"),
+        _unknowable("level", TEXT, LEVELS),
         _unknowable("opset", INTEGER, "ONNX opset; NULL when there is no ONNX graph"),
         _known("layers", INTEGER, "rows in layers"),
         _known("tensors", INTEGER, "rows in tensors"),
@@ -82,6 +89,7 @@ LAYERS = _schema(
         _known("layer", TEXT, "the key: names from the outermost model down to the layer, joined with /"),
         _known("name", TEXT, "the layer's name, unique among its siblings"),
         _known("class", TEXT, "the layer's Python class"),
+        _unknowable("level", TEXT, LEVELS),
         _known("depth", INTEGER, "number of enclosing layers below the model"),
         _unknowable("parent", TEXT, "key of the enclosing layer; NULL at depth 0"),
         _known("trainable", FLAG, "whether the layer is set to be trainable"),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from exporter import memory, wire
 from exporter.costs.model_costs import job_costs
-from exporter.errors import ExportError, InternalError, ResourceError, UnsupportedError
+from exporter.errors import ExportError, InternalError, ResourceError, SourceError, UnsupportedError
 from exporter.files import Export, describe, write_lines
 from exporter.formats import COSTS, FORMATS, HOLLOW, STATISTICS, needed
 from exporter.formats.pictures.drawings import check_names
@@ -30,13 +30,13 @@ from exporter.readers import READERS, Unexplained
 from exporter.readers.described import DescribedModel
 from exporter.receipts import manifest, public_name, versions
 from exporter.records import Job, Material, Outcome, Stage, TensorSpec, Verification, WrittenFile
-from exporter.sources.detection import ONNX_FILE
+from exporter.sources.detection.kinds import ONNX_FILE
 from exporter.sources.digest import source_digest
 from exporter.startup import hidden, lean_imports
 from exporter.structure import hollow_copy
 
 if TYPE_CHECKING:
-    from exporter.sources.opened import OpenedModel
+    from exporter.sources.opened import Opened
 
 # Progress is told at most this often.
 PROGRESS_SECONDS = 0.1
@@ -127,7 +127,7 @@ class Work:
         self.export.commit(self.names, manifest(self.job, opened.graph, outcome, material, self.import_rss_bytes))
         return outcome
 
-    def _open(self) -> OpenedModel:
+    def _open(self) -> Opened:
         with self.reporter.stage("import"), lean_imports():
             from exporter.sources.opened import open_model
 
@@ -163,7 +163,7 @@ class Work:
             material, job=self.job, nodes=opened.nodes, stored=opened.stored, costs=opened.costs, hollow=hollow
         )
 
-    def _convert(self, opened: OpenedModel, material: Material) -> Material:
+    def _convert(self, opened: Opened, material: Material) -> Material:
         from exporter.formats.onnx_model import write_model
 
         with self.reporter.stage("convert"):
@@ -180,7 +180,7 @@ class Work:
         self.digests |= written.digests
         return dataclasses.replace(material, nodes=structure.nodes, stored=written.stored)
 
-    def _convert_hollow(self, opened: OpenedModel, material: Material) -> Material:
+    def _convert_hollow(self, opened: Opened, material: Material) -> Material:
         """The ONNX structure to look at, without its weights; a model that has none is shown by its layers."""
         with self.reporter.stage("convert"):
             try:
@@ -190,7 +190,7 @@ class Work:
                 return material
         return dataclasses.replace(material, hollow=hollow_copy(structure))
 
-    def _measure(self, opened: OpenedModel | DescribedModel, material: Material) -> Material:
+    def _measure(self, opened: Opened | DescribedModel, material: Material) -> Material:
         from exporter.statistics import measure_all
 
         with self.reporter.stage("stats"):
@@ -210,7 +210,7 @@ class Work:
             self.reporter.note(*importlib.import_module(chosen.module).write(material, self.export.staging))
         self.names += [file for file in chosen.files if (self.export.staging / file).exists()]
 
-    def _verify(self, opened: OpenedModel) -> Verification:
+    def _verify(self, opened: Opened) -> Verification:
         if not self.job.verify:
             return Verification("skipped", "--no-verify was given")
         from exporter.verification import verify
@@ -220,7 +220,7 @@ class Work:
             carried_out = dataclasses.replace(self.job, weights=weights)
             return verify(carried_out, opened.graph, self.inputs, self.export.staging / "model.onnx")
 
-    def _outcome(self, opened: OpenedModel | DescribedModel, files: tuple[WrittenFile, ...], seconds: float) -> Outcome:
+    def _outcome(self, opened: Opened | DescribedModel, files: tuple[WrittenFile, ...], seconds: float) -> Outcome:
         mismatch = self.verification is not None and self.verification.status == "mismatch"
         return Outcome(
             name=self.job.name,
@@ -259,6 +259,8 @@ def carry_out(job: Job, reporter: Reporter) -> Outcome:
 def _as_export_error(error: Exception, job: Job) -> ExportError:
     """What nobody foresaw is a defect, and its traceback is kept for --debug."""
     if isinstance(error, ExportError):
+        if isinstance(error, SourceError) and job.reading.seen:
+            error.hint = f"--source-kind {job.kind} was given, and the content {job.reading.seen}"
         return error
     found: ExportError
     if isinstance(error, MemoryError):

@@ -13,7 +13,8 @@ import h5py
 import pytest
 
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
-from exporter.sources.detection import HDF5_SIGNATURE, SourceRef, application_names, detect
+from exporter.sources.detection import SourceRef, application_names, detect
+from exporter.sources.detection.keras_files import HDF5_SIGNATURE
 
 
 def keras_archive(path: Path, *names: str) -> Path:
@@ -214,3 +215,26 @@ def test_only_the_ends_of_a_huge_file_are_read(tmp_path: Path) -> None:
         stream.truncate(2**40)
     with pytest.raises(SourceError, match="neither a Keras archive nor"):
         detect(str(path))
+
+
+def test_the_kind_can_be_said(tmp_path: Path) -> None:
+    path = str(keras_archive(tmp_path / "m.keras", "config.json"))
+    assert detect(path, "keras_archive") == detect(path)
+    forced = detect(path, "onnx_file")
+    assert forced == SourceRef("onnx_file", path, "m", "is a Keras archive")
+    unknown = detect(str(written(tmp_path / "x", b"\xff" * 99)), "onnx_file")
+    assert unknown.kind == "onnx_file"
+    assert "neither a Keras archive nor" in unknown.seen
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "fragment"),
+    [
+        ("vgg16", "onnx", "unknown kind"),
+        ("vgg16", "onnx_file", "is a model of keras.app"),
+        ("no.onnx", "onnx_file", "no such"),
+    ],
+)
+def test_a_kind_that_cannot_be(source: str, kind: str, fragment: str) -> None:
+    with pytest.raises(ExportError, match=fragment):
+        detect(source, kind)

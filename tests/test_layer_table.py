@@ -45,6 +45,7 @@ GOLDEN = {
         kind: string not null
         source_digest: string not null
         weights: string not null
+        level: string
         opset: int64
         layers: int64 not null
         tensors: int64 not null
@@ -76,6 +77,7 @@ GOLDEN = {
         layer: string not null
         name: string not null
         class: string not null
+        level: string
         depth: int64 not null
         parent: string
         trainable: bool not null
@@ -229,7 +231,7 @@ def test_the_schema_is_fixed(table: str, tmp_path: Path) -> None:
     schema = pq.read_schema(tmp_path / f"{table}.parquet")
     lines = [line.strip() for line in GOLDEN[table].strip().splitlines()]
     assert [f"{field.name}: {field.type}{'' if field.nullable else ' not null'}" for field in schema] == lines
-    assert schema.metadata[b"export_model.schema_version"] == b"1"
+    assert schema.metadata[b"export_model.schema_version"] == b"2"
     assert schema.metadata[b"export_model.table"] == table.encode()
     assert all(field.metadata[b"description"] for field in schema)
     assert schema.equals(SCHEMAS[table])

@@ -62,6 +62,7 @@ def _layer_rows(material: Material) -> Iterator[Row]:
             "layer": layer.namespace,
             "name": layer.name,
             "class": layer.class_name,
+            "level": material.graph.level,
             "depth": layer.depth,
             "parent": layer.parent,
             "trainable": layer.trainable,

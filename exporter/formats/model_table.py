@@ -31,6 +31,7 @@ def rows(material: Material) -> Iterator[Row]:
         "kind": material.job.kind,
         "source_digest": material.job.source_digest,
         "weights": material.weights,
+        "level": graph.level,
         "opset": None if nodes is None else material.job.opset,
         "layers": len(graph.layers),
         "tensors": len(graph.weights),

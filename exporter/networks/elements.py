@@ -22,7 +22,7 @@ Vertex = tuple[str, Attributes]
 Arc = tuple[str, str, int, Attributes]
 
 # Columns that are the keys themselves, are said by the edges, or are too large for a label.
-LEFT_OUT = {"model", "layer", "node", "config", "onnx_nodes", "connected_to", "source", "target"}
+LEFT_OUT = {"model", "layer", "node", "level", "config", "onnx_nodes", "connected_to", "source", "target"}
 GRAPH_COLUMNS = [
     *("model", "name", "source", "kind", "weights", "params", "params_trainable", "weight_bytes"),
     *("cost_batch_size", "cost_dimension", "macs", "flops", "peak_activation_bytes", "export_model_version"),

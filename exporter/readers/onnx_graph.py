@@ -84,6 +84,7 @@ class Describer:
             layers=tuple(self._rows()),
             edges=tuple(self.edges.values()),
             weights=weights,
+            level="scope",
         )
         return graph, nodes
 

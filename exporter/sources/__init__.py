@@ -2,6 +2,8 @@
 
 A source's module has `without_weights(job)`, the hollow architecture; `with_weights(job, scope, spool_path)`, the same
 with its own weights bound and a word on where they come from; and `reference(job)`, the real model as Keras loads it.
+One of another framework has `open_source(job, spool_path)`, which gives what `exporter.sources.opened.Opened` says, and
+`reference_outputs(job, inputs)`, what that framework computes.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from typing import Any
 from exporter import files
 from exporter.errors import SourceError
 from exporter.records import WEIGHT_CHOICES, Job
-from exporter.sources.detection import APPLICATION, SourceRef, files_of
+from exporter.sources.detection import SourceRef, files_of
+from exporter.sources.detection.kinds import APPLICATION
 from exporter.sources.weight_map import weights_files
 
 # Hashing more than this takes longer than a glance; it is then done beside the conversion.

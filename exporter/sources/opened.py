@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Protocol
 
 import keras
 
@@ -27,7 +28,27 @@ from exporter.sources.untrusted import SAVE_HINT
 from exporter.structure import OnnxStructure
 
 
-@dataclass(frozen=True)
+class Opened(Protocol):
+    """What the worker needs of an open source; `OpenedModel` says what each is."""
+
+    graph: ModelGraph
+    weights: str
+    notes: tuple[str, ...]
+
+    @property
+    def is_random(self) -> bool: ...
+
+    @property
+    def values(self) -> Mapping[str, LazyArray]: ...
+
+    def inputs(self, job: Job) -> tuple[TensorSpec, ...]: ...
+
+    def finish_checks(self) -> None: ...
+
+    def structure(self, job: Job, *, with_costs: bool = False) -> OnnxStructure: ...
+
+
+@dataclass
 class OpenedModel:
     """`weights` says where the values come from; `notes` are sentences that the user must see."""
 
@@ -76,11 +97,17 @@ class OpenedModel:
         return dataclasses.replace(structure, nodes=tuple(nodes))
 
 
-def open_model(job: Job, spool_path: str) -> OpenedModel:
-    """Open the job's source hollow; the scope that keeps it so stays open for the life of this process.
+def open_model(job: Job, spool_path: str) -> Opened:
+    """Open the job's source hollow. Raises SourceError, TrustError or UnsupportedError."""
+    source = _source(job)
+    if hasattr(source, "open_source"):
+        opened: Opened = source.open_source(job, spool_path)
+        return opened
+    return _open_keras(job, spool_path)
 
-    Raises SourceError, TrustError or UnsupportedError.
-    """
+
+def _open_keras(job: Job, spool_path: str) -> OpenedModel:
+    """The scope that keeps the model hollow stays open for the life of this process."""
     scope = HollowScope()
     scope.__enter__()
     model, weights, notes = _opened(job, scope, spool_path)

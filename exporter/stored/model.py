@@ -49,7 +49,9 @@ def read_model(folder: Path, *, settings: Collection[str] | None = None, weights
     held = tuple(map(_weight, rows(folder, "tensors"))) if weights else ()
     manifest = read_manifest(folder) or {}
     inputs, outputs = (tuple(_specs(manifest.get(side))) for side in ("inputs", "outputs"))
-    graph = ModelGraph(str(about.get("name", "")), inputs, outputs, tuple(layers), edges, held)
+    graph = ModelGraph(
+        str(about.get("name", "")), inputs, outputs, tuple(layers), edges, held, about.get("level") or "layer"
+    )
     return StoredModel(graph, _costs(about, costs), about)
 
 

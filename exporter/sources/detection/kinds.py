@@ -1,0 +1,37 @@
+"""The kinds of source, what each is called, and what the families of detectors share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+APPLICATION, KERAS_ARCHIVE, KERAS_H5 = "application", "keras_archive", "keras_h5"
+ARCHITECTURE, KERAS_FOLDER = "architecture", "keras_folder"
+ONNX_FILE = "onnx_file"
+
+# What a sentence calls them; also the choices of `--source-kind`.
+KINDS = {
+    APPLICATION: "a model of keras.applications",
+    KERAS_ARCHIVE: "a Keras archive",
+    KERAS_H5: "a Keras model in HDF5",
+    KERAS_FOLDER: "the folder of a Keras model",
+    ARCHITECTURE: "a Keras architecture in JSON",
+    ONNX_FILE: "an ONNX file",
+}
+# Kinds that are described and not converted, and why; `--to onnx` is refused with that.
+WITHOUT_ONNX = {ONNX_FILE: "it is an ONNX file"}
+
+SAVE_HINT = "save the model from Keras with model.save('model.keras') and export that file"
+WEIGHTS_HINT = (
+    "give the application's name, or a file with the architecture, and this file with --weights, such as: "
+    "export-model resnet101 --weights {}"
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a detector looks at: a file, its first bytes and its size."""
+
+    path: Path
+    head: bytes
+    nbytes: int
