@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,13 @@ import pytest
 from exporting import export_here
 
 from exporter import open_catalogue
-from exporter.errors import SourceError, UnsupportedError, UsageError
-from exporter.query import compaction
+from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
+from exporter.query import compaction, copying, places
 from exporter.query.catalogue import Catalogue
+from exporter.query.places import LocalFile
 from exporter.query.questions import QUESTIONS
+from exporter.query.scanning import scans
+from exporter.query.sql import run
 from exporter.schema import SCHEMAS
 
 NAMES = ["alpha", "beta"]
@@ -541,7 +546,15 @@ def test_columns_of_unknown_origin_are_left_out(copy: Path) -> None:
 
 @pytest.fixture
 def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files are many, and their copy is made at once."""
+
+    def start(table: str, files: Sequence[LocalFile]) -> bool:
+        with suppress(OSError, ExportError, duckdb.Error):
+            copying.make(table, files)
+        return True
+
     monkeypatch.setattr(compaction, "FEW_FILES", 1)
+    monkeypatch.setattr(copying, "start", start)
 
 
 def direct(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[Any, ...]]]:
@@ -556,14 +569,14 @@ def test_the_copy_gives_the_same_answers(copy: Path, cache: Path, monkeypatch: p
     assert not cache.exists()
     for _ in range(2):
         assert {name: answer(copy, name) for name in QUESTIONS} == wanted
-    made = sorted(path.name.split(".")[1] for path in cache.iterdir())
+    made = sorted(path.name.split(".")[1] for path in cache.glob("*.parquet"))
     assert made == ["layers", "models", "nodes", "tensors"], "one for each table that was asked"
 
 
 @pytest.mark.usefixtures("few_files")
 def test_the_copy_is_used(copy: Path, cache: Path) -> None:
     models_in(copy)
-    (path,) = cache.glob("*.models.*")
+    (path,) = cache.glob("*.models.*.parquet")
     written = path.stat().st_mtime_ns
     plan = rows(open_catalogue(copy), "EXPLAIN SELECT model FROM models")[0][1]
     assert path.stat().st_mtime_ns == written
@@ -574,7 +587,7 @@ def test_the_copy_is_used(copy: Path, cache: Path) -> None:
 def test_changes_are_seen_at_once(copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_export(copy, "gamma")
     assert models_in(copy) == ["alpha", "beta", "gamma"]
-    (first,) = cache.glob("*.models.*")
+    (first,) = cache.glob("*.models.*.parquet")
     add_export(copy, "delta")
     assert models_in(copy) == ["alpha", "beta", "delta", "gamma"]
     assert first.exists(), "one more file is read besides the copy"
@@ -583,18 +596,18 @@ def test_changes_are_seen_at_once(copy: Path, cache: Path, monkeypatch: pytest.M
     assert models_in(copy) == ["alpha", "changed", "gamma"]
     (copy / "gamma" / "manifest.json").unlink()
     assert models_in(copy) == ["alpha", "changed"]
-    assert len(list(cache.glob("*.models.*"))) == 1
+    assert len(list(cache.glob("*.models.*.parquet"))) == 1
     assert {name: answer(copy, name) for name in QUESTIONS} == direct(copy, monkeypatch)
 
 
 @pytest.mark.usefixtures("few_files")
 def test_too_many_changes_make_a_new_copy(copy: Path, cache: Path) -> None:
     models_in(copy)
-    (first,) = cache.glob("*.models.*")
+    (first,) = cache.glob("*.models.*.parquet")
     add_export(copy, "gamma")
     add_export(copy, "delta")
     assert models_in(copy) == ["alpha", "beta", "delta", "gamma"]
-    (second,) = cache.glob("*.models.*")
+    (second,) = cache.glob("*.models.*.parquet")
     assert second != first
 
 
@@ -613,7 +626,7 @@ def test_a_file_of_the_same_size_that_was_written_again_is_read_again(copy: Path
 @pytest.mark.usefixtures("few_files")
 def test_a_broken_copy_is_made_again(copy: Path, cache: Path) -> None:
     models_in(copy)
-    (path,) = cache.glob("*.models.*")
+    (path,) = cache.glob("*.models.*.parquet")
     path.write_bytes(b"nonsense")
     assert models_in(copy) == NAMES
     assert json.loads(pq.read_metadata(path).metadata[compaction.FILES_KEY.encode()])
@@ -640,7 +653,7 @@ def test_older_and_newer_schemas_behind_the_copy(copy: Path) -> None:
 @pytest.mark.usefixtures("few_files")
 def test_a_query_can_not_write_into_the_copy(copy: Path, cache: Path) -> None:
     models_in(copy)
-    (path,) = cache.glob("*.models.*")
+    (path,) = cache.glob("*.models.*.parquet")
     before = path.read_bytes()
     with pytest.raises(UsageError, match="refused"):
         rows(open_catalogue(copy), f"WITH a AS (COPY models TO '{path}' (USE_TMP_FILE false)) SELECT * FROM a")
@@ -651,3 +664,44 @@ def test_a_query_can_not_write_into_the_copy(copy: Path, cache: Path) -> None:
 def test_threads_that_make_the_copy_together(copy: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda _: models_in(copy), range(8))) == [NAMES] * 8
+
+
+def test_the_copy_is_made_while_nobody_waits(copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "FEW_FILES", 1)
+    told: list[str] = []
+    with run([str(copy)], "SELECT model FROM models", tell=told.append) as result:
+        assert sorted(row[0] for row in result.fetchall()) == NAMES
+    assert "2 files are read" in told[0]
+    deadline = time.monotonic() + 60
+    while not list(cache.glob("*.models.*.parquet")):
+        assert time.monotonic() < deadline, "no copy was made"
+        time.sleep(0.05)
+    with run([str(copy)], "SELECT model FROM models", tell=told.append) as result:
+        assert sorted(row[0] for row in result.fetchall()) == NAMES
+    assert len(told) == 1, "the second query had a copy"
+
+
+def test_one_copy_is_made_at_a_time(copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = places.find([str(copy)], ["models"]).local["models"]
+    with compaction.only_maker("models", files) as is_free:
+        assert is_free
+        assert not copying.start("models", files)
+        copying.make("models", files)
+    assert not list(cache.glob("*.parquet"))
+    monkeypatch.setenv(copying.SWITCH, "1")
+    assert not copying.start("models", files)
+
+
+def test_files_of_one_schema_are_read_together(copy: Path) -> None:
+    add_export(copy, "gamma")
+    pq.write_table(
+        pq.read_table(copy / "gamma" / "models.parquet"), copy / "gamma" / "models.parquet", store_schema=False
+    )
+    rewrite(copy / "beta" / "models.parquet", with_version("1"))
+    files = places.find([str(copy)], ["models"]).local["models"]
+    with duckdb.connect() as connection:
+        found = scans(connection, files)
+    assert ["union_by_name" in scan for scan in found] == [False, False, True], (
+        "a schema each, and one that is not said"
+    )
+    assert models_in(copy) == ["alpha", "beta", "gamma"]

@@ -11,16 +11,16 @@ import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from exporter.errors import ExportError, SourceError, UsageError
-from exporter.query import compaction
+from exporter.query import compaction, copying
 from exporter.query import places as catalogue_files
 from exporter.query.places import Found, LocalFile
+from exporter.query.scanning import literal, literals, scans
 from exporter.query.statements import SETTINGS, check, message
 from exporter.schema import SCHEMAS
 
@@ -69,7 +69,7 @@ def connect(
     connection = duckdb.connect(config=SETTINGS)
     try:
         allowed = [path for table in tables for path in _create_view(connection, table, found, tell)]
-        connection.execute(f"SET allowed_paths = {_literals(allowed)}")
+        connection.execute(f"SET allowed_paths = {literals(allowed)}")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
     except duckdb.Error as error:
@@ -87,21 +87,17 @@ def _create_view(connection: duckdb.DuckDBPyConnection, table: str, found: Found
     plain = [file for file in found.local[table] if glob.escape(file.path) == file.path]
     odd = [catalogue_files.read_local(file.path) for file in found.local[table] if glob.escape(file.path) != file.path]
     parts, paths = [], []
-
-    def compact(path: Path, record: str) -> None:
-        tell(f"{table}: {len(plain):,} files are read once; the copy in {path.parent} makes later queries fast")
-        _compact(plain, path, record)
-
     if plain:
-        compacted = compaction.up_to_date(table, plain, compact)
         direct: list[LocalFile] = plain
-        if compacted:
-            direct = compacted.changed
-            paths.append(compacted.path)
-            parts.append(_selection(connection, table, _compacted_rows(compacted)))
-        if direct:
-            paths += [file.path for file in direct]
-            parts.append(_selection(connection, table, scan(connection, direct)))
+        if compaction.is_worth_it(plain):
+            if compacted := compaction.up_to_date(table, plain):
+                direct = compacted.changed
+                paths.append(compacted.path)
+                parts.append(_selection(connection, table, _compacted_rows(compacted)))
+            elif copying.start(table, plain):
+                tell(f"{table}: {len(plain):,} files are read; a copy that is quicker to read is being made for later")
+        paths += [file.path for file in direct]
+        parts += [_selection(connection, table, rows) for rows in scans(connection, direct)]
     for number, rows in enumerate([*odd, *found.remote[table]]):
         connection.register(f"{table}_{number}_elsewhere", rows)
         parts.append(_selection(connection, table, f"{table}_{number}_elsewhere"))
@@ -110,31 +106,11 @@ def _create_view(connection: duckdb.DuckDBPyConnection, table: str, found: Found
     return paths
 
 
-def scan(connection: duckdb.DuckDBPyConnection, direct: Sequence[LocalFile]) -> str:
-    """The table function that reads the files, after their versions were looked at. Raises UnsupportedError."""
-    paths = _literals(file.path for file in direct)
-    versions = f"SELECT file_name, value FROM parquet_kv_metadata({paths}) WHERE key = ?"
-    for name, version in connection.execute(versions, [catalogue_files.VERSION_KEY]).fetchall():
-        catalogue_files.check_version(bytes(version).decode(), str(name))
-    return f"read_parquet({paths}, union_by_name = true, filename = '{compaction.FILE_COLUMN}')"
-
-
-def _compact(files: Sequence[LocalFile], path: Path, record: str) -> None:
-    """All rows in the order of the files, with the path that each comes from. Raises OSError and UnsupportedError."""
-    with duckdb.connect(config=SETTINGS) as connection:
-        rows = f"SELECT * FROM {scan(connection, files)}"
-        about = f"KV_METADATA {{'{compaction.FILES_KEY}': {_literal(record)}}}"
-        try:
-            connection.execute(f"COPY ({rows}) TO {_literal(str(path))} (FORMAT parquet, COMPRESSION zstd, {about})")
-        except duckdb.IOException as error:
-            raise OSError(str(error)) from error
-
-
 def _compacted_rows(compacted: compaction.Compacted) -> str:
-    rows = f"read_parquet({_literal(compacted.path)})"
+    rows = f"read_parquet({literal(compacted.path)})"
     if not compacted.stale:
         return rows
-    return f"(SELECT * FROM {rows} WHERE {compaction.FILE_COLUMN} NOT IN {_literals(compacted.stale)})"
+    return f"(SELECT * FROM {rows} WHERE {compaction.FILE_COLUMN} NOT IN {literals(compacted.stale)})"
 
 
 def _selection(connection: duckdb.DuckDBPyConnection, table: str, rows: str) -> str:
@@ -157,14 +133,6 @@ def sql_type(kind: pa.DataType) -> str:
     if pa.types.is_struct(kind):
         return "STRUCT(" + ", ".join(f'"{part.name}" {sql_type(part.type)}' for part in kind) + ")"
     return SQL_TYPES[kind]
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _literals(texts: Iterable[str]) -> str:
-    return "[" + ", ".join(map(_literal, texts)) + "]::VARCHAR[]"
 
 
 def _translated(error: duckdb.Error, sql: str, places: Sequence[str]) -> ExportError:
