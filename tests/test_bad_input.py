@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from exporting import command, leftovers, run_here
 from keras import layers
+from sampling import sampled
 
 from exporter import cli, files
 
@@ -376,7 +377,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", sampled(CASES, every=5))
 def test_one_message_and_nothing_lost(case: str, good: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name, spoil, flags, status, fragments = CASES[case]
     if spoil:
@@ -433,6 +434,7 @@ def test_foreign_losses_do_no_harm(place: Path) -> None:
     assert cli.main(["other.keras", "--no-verify"], run_here) == 0
 
 
+@pytest.mark.slow
 def test_damage_is_never_a_defect(good: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is refused, or nothing that matters was hit; no traceback, no crash.
 
@@ -478,6 +480,7 @@ def test_a_file_that_may_not_be_that_large(big: Path, capsys: pytest.CaptureFixt
     assert leftovers(big) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk(big: Path) -> None:
     """On a file system of 100 kB, by the real command."""
     (big / "disk").mkdir()
@@ -501,6 +504,7 @@ def test_an_unknown_name_suggests_the_nearest(place: Path, capsys: pytest.Captur
     assert "try: resnet101" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_statuses_hold_for_the_real_command(good: Path, place: Path) -> None:
     """One that the parent finds, and one that the worker finds."""
     copy("lambda.keras")(good, place / "m.keras")

@@ -189,6 +189,7 @@ def test_both_graphs_have_every_edge_between_layers(tmp_path: Path, graph: Model
 
 
 @each_sample
+@pytest.mark.slow
 def test_the_conceptual_graph_is_that_of_the_callback_of_keras(name: str, export: Callable[..., Path]) -> None:
     """The callback writes `model.to_json()`, of which the server understands nested models in part."""
     folder = export(name)
@@ -422,6 +423,7 @@ def test_node_data_adds_up(name: str, export: Callable[..., Path]) -> None:
     assert sum(macs["onnx"].values()) == sum(macs["layers"].values()) > 0
 
 
+@pytest.mark.slow
 def test_weight_health_shows_the_worst_of_a_layer(tmp_path: Path) -> None:
     keras.utils.clear_session()
     model = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(3, name=name) for name in "abcd")])
@@ -436,6 +438,7 @@ def test_weight_health_shows_the_worst_of_a_layer(tmp_path: Path) -> None:
     assert Counter(found["onnx"].values()) == Counter(verdicts)
 
 
+@pytest.mark.slow
 def test_without_statistics_there_is_no_file_about_health(export: Callable[..., Path]) -> None:
     with_both, alone = export("residual"), export("residual", "model-explorer")
     assert (with_both / explorer_graph.HEALTH_FILE).exists()
@@ -447,6 +450,7 @@ def test_without_statistics_there_is_no_file_about_health(export: Callable[..., 
 
 
 @pytest.mark.parametrize("name", ["nested_models", "attention"])
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(name: str, export: Callable[..., Path], tmp_path: Path) -> None:
     folder = export(name)
     formats = ("onnx", "tensorboard", "model-explorer")

@@ -21,6 +21,7 @@ import onnx
 import pytest
 from conversion import Converted, all_nodes, convert, filled, random_inputs, run_keras, run_onnx
 from models import BEYOND, MODELS
+from sampling import sampled
 
 from exporter.errors import UnsupportedError
 from exporter.sources.onnx_graph import graphs
@@ -92,12 +93,12 @@ def check_layers(converted: Converted) -> None:
     assert sum(known) >= 0.95 * len(known)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("folded")])
+@pytest.mark.parametrize("name", sampled((name for name in MODELS if not name.startswith("folded")), every=6))
 def test_conversion(name: str) -> None:
     checked(name)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("folded")])
+@pytest.mark.parametrize("name", sampled((name for name in MODELS if name.startswith("folded")), every=6))
 def test_batch_norms_are_folded_into_convolutions(name: str) -> None:
     converted = checked(name)
     arithmetic = set(converted.ops) - {"Conv", "ConvTranspose", "Relu"} - AROUND_CONVOLUTIONS
@@ -147,6 +148,7 @@ def test_a_table_used_twice_is_stored_once() -> None:
     assert "table/embeddings" in tables
 
 
+@pytest.mark.slow
 def test_recurrent_layers_become_the_ops_of_onnx() -> None:
     for name in ("lstm", "lstm_any_length", "lstm_bidirectional", "lstm_backwards"):
         assert Counter(checked(name).ops)["LSTM"] == 1
@@ -165,6 +167,7 @@ def test_a_weight_inside_of_a_loop_stays_outside_of_it_and_unread() -> None:
 
 
 @pytest.mark.parametrize("name", ["conv_conv2d", "lstm", "attention", "embedding_tied", "loop", "folded_depthwise2d"])
+@pytest.mark.slow
 def test_no_weight_is_read_before_the_file_is_written(name: str) -> None:
     structure = convert(MODELS[name]).structure
     assert structure.weights
@@ -207,6 +210,7 @@ def test_a_dynamic_batch_is_called_batch() -> None:
 
 
 @pytest.mark.parametrize("name", ["residual", "lstm", "any_image_size"])
+@pytest.mark.slow
 def test_a_fixed_shape(name: str) -> None:
     shape = {"residual": (2, 8, 9, 4), "any_image_size": (2, 16, 12, 3)}.get(name, (2, 7, 6))
     converted = checked(name, shapes={"x": shape})
@@ -215,7 +219,7 @@ def test_a_fixed_shape(name: str) -> None:
     assert all(None not in (shape or ()) for node in converted.structure.nodes for shape in node.output_shapes)
 
 
-@pytest.mark.parametrize("name", BEYOND)
+@pytest.mark.parametrize("name", sampled(BEYOND, every=3))
 def test_what_cannot_be_converted_is_said(name: str) -> None:
     keras.utils.clear_session(free_memory=False)
     with pytest.raises(UnsupportedError) as caught:

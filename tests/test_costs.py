@@ -141,6 +141,7 @@ DIFFERENCES = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.slow
 def test_applications_against_the_profiler(name: str) -> None:
     """The model as Keras runs it, in a TensorFlow graph with placeholders for weights that have no values."""
     keras.utils.clear_session(free_memory=False)
@@ -258,6 +259,7 @@ def with_nodes(build: Build) -> tuple[ModelGraph, list[OnnxNode]]:
 
 
 @pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.slow
 def test_layers_and_nodes_agree_on_products(name: str) -> None:
     """Layer by layer: the formulas of both sides know nothing of each other."""
     graph, nodes = with_nodes(CONVERTED[name])
@@ -274,6 +276,7 @@ def test_layers_and_nodes_agree_on_products(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["dilated", "transposed", "attention", "heads", "windows", "siamese", "products", "lstm", "distributed"]
 )
+@pytest.mark.slow
 def test_layers_and_nodes_agree_on_all_operations(name: str) -> None:
     """Where nothing is folded, and ONNX needs nothing beside."""
     graph, nodes = with_nodes(CONVERTED[name])
@@ -445,6 +448,7 @@ def test_the_tables_have_the_costs(tmp_path: Path) -> None:
     assert [row[name] for name in totals] == [1, 128, 1, 1536, 3456]
 
 
+@pytest.mark.slow
 def test_many_layers() -> None:
     """20,000 layers in a chain, described without Keras."""
     count = 20_000

@@ -415,6 +415,7 @@ print(hashlib.sha256(repr(describe(keras.applications.MobileNetV3Small(weights=N
 """
 
 
+@pytest.mark.slow
 def test_two_fresh_processes_agree() -> None:
     run = [sys.executable, "-c", FRESH]
     children = [subprocess.Popen(run, stdout=subprocess.PIPE, text=True) for _ in range(2)]

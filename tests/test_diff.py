@@ -110,6 +110,7 @@ def test_equal_models_are_equal(plain: Path) -> None:
     assert (found.counts, found.weights) == ({SAME: 4}, {SAME: 6})
 
 
+@pytest.mark.slow
 def test_numbers_that_keras_counts_are_no_names(exports: Exports, plain: Path) -> None:
     """A model that was built later in the same process has dense_7 where the first has dense."""
     names = ("dense_7", "dense_8", "dense_9")
@@ -119,6 +120,7 @@ def test_numbers_that_keras_counts_are_no_names(exports: Exports, plain: Path) -
     assert {layer.old for layer in found.layers} != {layer.new for layer in found.layers}
 
 
+@pytest.mark.slow
 def test_new_names_are_matched_by_structure(exports: Exports, plain: Path) -> None:
     found = compared(plain, exports("named", lambda: dense(16, 16, 8, names=("first", "second", "third"))))
     assert [layer.new for layer in of_status(found, RENAMED)] == ["first", "second", "third"]
@@ -137,6 +139,7 @@ def test_an_inserted_layer_is_the_only_one_added(exports: Exports, plain: Path) 
 
 
 @pytest.mark.parametrize(("before", "after", "status"), [(3, 4, ADDED), (4, 3, REMOVED)])
+@pytest.mark.slow
 def test_a_block_among_equal_blocks(exports: Exports, before: int, after: int, status: str) -> None:
     """All of one block, and not parts of two."""
     found = compared(*(exports(f"blocks{count}", lambda count=count: blocks(count)) for count in (before, after)))
@@ -146,6 +149,7 @@ def test_a_block_among_equal_blocks(exports: Exports, before: int, after: int, s
     assert {ADDED, REMOVED} & set(found.counts) == {status}
 
 
+@pytest.mark.slow
 def test_changed_units(exports: Exports, plain: Path) -> None:
     found = compared(plain, exports("units", lambda: dense(16, 24, 8)))
     first, second, third = found.layers[1:]
@@ -157,6 +161,7 @@ def test_changed_units(exports: Exports, plain: Path) -> None:
     assert next(change for change in found.totals if change.field == "params").new == 13 * 16 + 17 * 24 + 25 * 8
 
 
+@pytest.mark.slow
 def test_one_element_of_one_weight(exports: Exports, plain: Path) -> None:
     model = dense(16, 16, 8)
     weights = model.get_weights()
@@ -171,6 +176,7 @@ def test_one_element_of_one_weight(exports: Exports, plain: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [(), ("dense_2", "dense_3", "dense_4")], ids=["the same names", "other numbers"])
+@pytest.mark.slow
 def test_another_dtype(names: Sequence[str], exports: Exports, plain: Path) -> None:
     weights = dense(16, 16, 8).get_weights()
     half = exports(f"half{len(names)}", lambda: dense(16, 16, 8, names=names, dtype="float16"), weights)
@@ -183,6 +189,7 @@ def test_another_dtype(names: Sequence[str], exports: Exports, plain: Path) -> N
     assert found.counts[CHANGED] == 3
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_model(exports: Exports) -> None:
     """The body is frozen and nested in a model with a new head; its layers are found inside."""
 
@@ -210,6 +217,7 @@ def test_a_fine_tuned_model(exports: Exports) -> None:
     assert fields(by_old["head"])["settings.units"] == (10, 2)
 
 
+@pytest.mark.slow
 def test_folded_weights_are_unknown_and_never_equal(exports: Exports) -> None:
     weights = blocks(3).get_weights()
     found = compared(
@@ -229,6 +237,7 @@ def _unknown_sources(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_unknown_sources")
+@pytest.mark.slow
 def test_digests_decide_where_the_onnx_file_cannot(plain: Path) -> None:
     row = compared(plain, plain).before.tensors[0]
     weights = Weights(*(compared(plain, plain).before,) * 2)
@@ -238,6 +247,7 @@ def test_digests_decide_where_the_onnx_file_cannot(plain: Path) -> None:
     assert weights.compare(folded, folded | {"sha256": None}).status == UNKNOWN
 
 
+@pytest.mark.slow
 def test_one_source_has_one_set_of_weights(exports: Exports, tmp_path: Path) -> None:
     """Although its weights are folded in both exports."""
     before = exports("blocks3", lambda: blocks(3))
@@ -246,6 +256,7 @@ def test_one_source_has_one_set_of_weights(exports: Exports, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("_unknown_sources")
+@pytest.mark.slow
 def test_where_the_weights_are_does_not_matter(exports: Exports, plain: Path) -> None:
     apart = exports("apart", lambda: dense(16, 16, 8), external_data="always")
     assert (apart / "model.onnx.data").is_file()
@@ -256,6 +267,7 @@ def test_where_the_weights_are_does_not_matter(exports: Exports, plain: Path) ->
 
 
 @pytest.mark.parametrize("external", ["always", "never"])
+@pytest.mark.slow
 def test_places_are_those_that_onnx_reads(exports: Exports, external: str) -> None:
     folder = exports(f"places-{external}", lambda: blocks(1), external_data=external)
     model = onnx.load(str(folder / "model.onnx"))
@@ -356,6 +368,7 @@ def test_settings_leave_out_names_of_layers_and_keep_dtypes() -> None:
     assert "inner" not in map(str, found.values())
 
 
+@pytest.mark.slow
 def test_text_says_the_summary_first_and_does_not_flood(exports: Exports, plain: Path) -> None:
     found = compared(plain, exports("other", lambda: blocks(4)))
     short, long = (list(table(found, everything=flag)) for flag in (False, True))
@@ -367,6 +380,7 @@ def test_text_says_the_summary_first_and_does_not_flood(exports: Exports, plain:
     assert len(rows) == found.counts[ADDED]
 
 
+@pytest.mark.slow
 def test_json_holds_everything_that_differs(exports: Exports, plain: Path) -> None:
     found = compared(plain, exports("units", lambda: dense(16, 24, 8)))
     data = json.loads(json.dumps(record(found), allow_nan=False))
@@ -380,6 +394,7 @@ def run(*words: str | Path) -> int:
 
 
 @pytest.mark.usefixtures("_unknown_sources")
+@pytest.mark.slow
 def test_exit_status(exports: Exports, plain: Path, capfd: pytest.CaptureFixture[str]) -> None:
     other = exports("units", lambda: dense(16, 24, 8))
     assert run(plain, plain, "--exit-code") == 0
@@ -393,6 +408,7 @@ def test_exit_status(exports: Exports, plain: Path, capfd: pytest.CaptureFixture
     assert run(*bare, "--exit-code", "-q") == 1
 
 
+@pytest.mark.slow
 def test_a_source_is_exported_and_leaves_nothing(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -422,6 +438,7 @@ def test_errors(
     assert said in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_picture_says_what_differs_without_colours(exports: Exports, tmp_path: Path) -> None:
     before, after = exports("blocks4", lambda: blocks(4)), exports("blocks3", lambda: blocks(3))
     assert run(before, after, "--svg", tmp_path / "difference.svg", "-q") == 0

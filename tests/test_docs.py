@@ -45,6 +45,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=["pandas", "duckdb"])
+@pytest.mark.slow
 def test_queries_of_the_readme_run(block: str, exported: Path) -> None:
     result = subprocess.run([sys.executable, "-c", block], cwd=exported, check=True, capture_output=True, text=True)
     assert "Conv2D" in result.stdout
@@ -54,6 +55,7 @@ RECIPES = ["catalogue", "duckdb", "pandas", "polars", "join"]
 
 
 @pytest.mark.parametrize("block", blocks("python", QUERYING), ids=RECIPES)
+@pytest.mark.slow
 def test_recipes_for_queries_run(block: str, exported: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", block]

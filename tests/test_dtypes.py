@@ -123,6 +123,7 @@ def compared(build: Callable[[], keras.Model], tolerance: float, **settings: Any
         ("float64", np.float64, np.float64),
     ],
 )
+@pytest.mark.slow
 def test_weights_keep_their_dtype(policy: str, stored: Any, output: Any, build: Callable[[], keras.Model]) -> None:
     # Where only sums of vectors are float32 the difference is that of float32.
     tolerance = TOLERANCE.get(policy.removeprefix("mixed_"), 1e-5)

@@ -323,6 +323,7 @@ def check_what_is_left(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment(tmp_path: Path) -> None:
     folder, dice, seen = tmp_path / "m", random.Random(0), set()
     for attempt in range(200):

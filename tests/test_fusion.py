@@ -131,6 +131,7 @@ def near_norm(x: Any, axis: int = -1, square_axis: int = -1, leak: bool = False)
     ],
     ids=["first_axis", "mean_over_another", "variance_over_another", "variance_is_an_output", "mean_used_again"],
 )
+@pytest.mark.slow
 def test_no_layer_norm(call: Callable[[Any], Any]) -> None:
     assert "LayerNormalization" not in checked(of(call), tolerance=1e-4).ops
 
@@ -181,6 +182,7 @@ def test_gelu(tmp_path: Path) -> None:
     ],
     ids=["other_slope", "other_factor", "another_value", "inner_output", "other_constant_in_tanh"],
 )
+@pytest.mark.slow
 def test_no_gelu(call: Callable[[Any], Any]) -> None:
     assert "Gelu" not in checked(of(call), opset=20).ops
 
@@ -215,6 +217,7 @@ def test_activations(name: str, opset: int, expected: list[str]) -> None:
     ],
     ids=["slope", "lower_bound", "another_value", "gate_is_an_output", "other_bound", "another_value_in_mish"],
 )
+@pytest.mark.slow
 def test_near_activations(call: Callable[[Any], Any], absent: str) -> None:
     assert absent not in checked(of(call)).ops
 
@@ -222,6 +225,7 @@ def test_near_activations(call: Callable[[Any], Any], absent: str) -> None:
 # Products.
 
 
+@pytest.mark.slow
 def test_dense_is_one_product() -> None:
     assert checked(MODELS["dense_rank_2"]).ops == ["Gemm", "Relu"]
     assert checked(MODELS["dense_rank_3"]).ops == ["MatMul", "Add"]

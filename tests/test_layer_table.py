@@ -391,6 +391,7 @@ def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
         write(a_material(), tmp_path / "missing")
 
 
+@pytest.mark.slow
 def test_many_rows_are_a_stream_of_row_groups(tmp_path: Path) -> None:
     """50,000 layers with 2 KB of config each: 100 MB of text, of which one row group at a time is in memory."""
     count = 50_000

@@ -79,6 +79,7 @@ def steps_of_conversion(kind: str, blocks: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("kind", CHAINS)
+@pytest.mark.slow
 def test_the_work_for_a_layer_does_not_grow_with_their_number(kind: str) -> None:
     steps_of_conversion(kind, 1)  # what is made once in a process
     small, middle, large = (steps_of_conversion(kind, blocks) for blocks in (6, 12, 24))
@@ -87,6 +88,7 @@ def test_the_work_for_a_layer_does_not_grow_with_their_number(kind: str) -> None
         assert second <= 2.1 * first, f"{step}: 6 blocks more take {first} calls, then 12 more take {second}"
 
 
+@pytest.mark.slow
 def test_a_model_that_is_deeper_than_python_allows_calls_within_calls(tmp_path: Path) -> None:
     path = tmp_path / "deep.keras"
     write(path, "deep", count := sys.getrecursionlimit() + 200)

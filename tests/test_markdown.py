@@ -107,6 +107,7 @@ def test_totals_are_those_of_keras(model: Any, card: str) -> None:
     assert "verification" not in facts
 
 
+@pytest.mark.slow
 def test_an_export_that_is_verified_says_so(model: Any, tmp_path: Path) -> None:
     model.save(tmp_path / "net.keras")
     outcome = export_here(tmp_path / "net.keras", tmp_path, formats=("onnx", "markdown"))

@@ -47,6 +47,7 @@ def opened(folder: Path) -> ModelProto:
     return view
 
 
+@pytest.mark.slow
 def test_alone_it_needs_no_other_file(source: Path, tmp_path: Path) -> None:
     outcome = export_here(source, tmp_path, formats=("netron",))
     assert outcome.status == "done"
@@ -62,6 +63,7 @@ def test_alone_it_needs_no_other_file(source: Path, tmp_path: Path) -> None:
     assert convolution["MACs"] == f"{8 * 8 * 4 * 3 * 3 * 4:,}"
 
 
+@pytest.mark.slow
 def test_it_is_the_same_beside_the_model_and_holds_its_nodes(source: Path, tmp_path: Path) -> None:
     alone = export_here(source, tmp_path / "a", formats=("netron",))
     beside = export_here(source, tmp_path / "b", formats=("netron", "onnx", "parquet"), verify=False)
@@ -106,6 +108,7 @@ def test_the_layers_of_any_model_can_be_shown(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["attention_causal_masked", "transformer_block", "nested_models", "siamese", "lstm"])
+@pytest.mark.slow
 def test_converted_models_are_in_their_views(name: str) -> None:
     flat = convert(MODELS[name]).structure.model
     view = view_model(flat)
@@ -114,6 +117,7 @@ def test_converted_models_are_in_their_views(name: str) -> None:
     assert ops == Counter(node.op_type for node in flat.graph.node if node.op_type != "Constant")
 
 
+@pytest.mark.slow
 def test_weights_stay_out_of_it(source: Path, tmp_path: Path) -> None:
     folder = Path(export_here(source, tmp_path, formats=("netron", "onnx"), verify=False).output_path)
     content = (folder / VIEW).read_bytes()

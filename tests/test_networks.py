@@ -151,6 +151,7 @@ def test_networkx_can_write_the_graph_itself(level: str, folder: Path, tmp_path:
     assert contents(again) == contents(graph)
 
 
+@pytest.mark.slow
 def test_two_exports_give_the_same_bytes(model: Any, folder: Path, tmp_path: Path) -> None:
     model.save(tmp_path / "net.keras")
     formats = ("onnx", "graphml", "gexf", "json")

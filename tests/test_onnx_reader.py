@@ -15,6 +15,7 @@ import pytest
 from exporting import export_here, job_for
 from models import MODELS
 from onnx import TensorProto, helper, numpy_helper
+from sampling import sampled
 
 from exporter import cli
 from exporter.errors import ExportError, SourceError, UsageError
@@ -97,6 +98,7 @@ def test_operations_are_counted(net: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["residual", "norm_after_add", "shared_conv"])
+@pytest.mark.slow
 def test_a_file_of_ours_gives_the_table_of_nodes_that_its_export_wrote(name: str, tmp_path: Path) -> None:
     MODELS[name]().save(tmp_path / "m.keras")
     export_here(tmp_path / "m.keras", tmp_path / "out", formats=("onnx", "parquet"), verify=False)
@@ -126,7 +128,7 @@ def stored(kind: str, array: np.ndarray, folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["raw", "typed", "external"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8, np.float16])
+@pytest.mark.parametrize("dtype", sampled([np.float32, np.float64, np.int64, np.uint8, np.float16], every=5))
 def test_statistics_are_those_of_the_numbers(kind: str, dtype: type, tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 9, (4, 5)).astype(dtype)
     node = helper.make_node("Cast", ["w"], ["z"], to=1)
@@ -235,6 +237,7 @@ def test_layers_of_names() -> None:
     assert below("a/b", "a/c") == ()
 
 
+@pytest.mark.slow
 def test_a_large_graph_is_described_in_proportion(tmp_path: Path) -> None:
     """Numbers of rows follow from how the chain is made; onnx's own checker accepts the file."""
     path = tmp_path / "chain.onnx"

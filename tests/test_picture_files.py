@@ -179,6 +179,7 @@ def test_signs_that_the_font_lacks_do_not_stop_the_pdf(tmp_path: Path) -> None:
     assert any("plain" in line for line in boxes_of_text(build.graph(), tmp_path))
 
 
+@pytest.mark.slow
 def test_an_export_writes_all_pictures_and_says_in_its_receipt_how(tmp_path: Path) -> None:
     source = keras_model(tmp_path)
     outcome = exporting.export_here(

@@ -143,6 +143,7 @@ def test_a_nested_model_too_large_to_open_is_opened_in_stages() -> None:
 
 
 @pytest.mark.parametrize("blocks", [3, 30, 300])
+@pytest.mark.slow
 def test_whatever_its_size_a_model_fits_a_page(blocks: int) -> None:
     build = Builder()
     last = build.add("InputLayer")

@@ -209,6 +209,7 @@ def test_lines_hold_no_line_ends() -> None:
     assert not any("\n" in line or "\0" in line for line in lines(GRAPHS["hostile"]))
 
 
+@pytest.mark.slow
 def test_a_large_chain_is_folded_and_streamed() -> None:
     graph = residual_chain([2857])
     drawing = sketch(graph)

@@ -130,6 +130,7 @@ def test_memory_over_depth() -> None:
     assert [size // 4096 for size in live] == [1, 2, 2, 3, 3, 3]
 
 
+@pytest.mark.slow
 def test_many_rows_are_many_chunks() -> None:
     reader = read(material(chain(9_000)))
     assert sum(attributes.get("data-table") == "layers" for attributes, _ in reader.scripts) == 2
@@ -361,6 +362,7 @@ def test_the_libraries_are_pinned_and_their_licences_are_in_the_page(plain: Read
 
 
 @pytest.mark.parametrize("formats", ["html", "onnx,html"])
+@pytest.mark.slow
 def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], formats: str) -> None:
     import keras
     from exporting import run_here

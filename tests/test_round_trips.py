@@ -48,6 +48,7 @@ def check(recipe: Recipe) -> None:
 
 @settings(REPEATABLE, max_examples=12)
 @given(recipes())
+@pytest.mark.slow
 def test_round_trip(recipe: Recipe) -> None:
     check(recipe)
 

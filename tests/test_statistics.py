@@ -244,6 +244,7 @@ def rows(folder: Path) -> Iterator[dict[str, object]]:
 
 
 @pytest.mark.parametrize("stats", [True, False])
+@pytest.mark.slow
 def test_an_export_writes_them_when_asked(archive: Path, tmp_path: Path, stats: bool) -> None:
     outcome = export_here(archive, tmp_path, formats=("parquet",), stats=stats)
     assert outcome.status == "done", outcome.error

@@ -78,6 +78,7 @@ CHECKED = ["residual", "shared_conv", "transformer_block", "embedding_reversible
 
 
 @pytest.mark.parametrize("name", [*CHECKED, "frozen"])
+@pytest.mark.slow
 def test_totals_are_those_of_keras(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = residual_network(3, frozen=True) if name == "frozen" else MODELS[name]()
     lines = summary(capsys, exported(model, place, name), "--all", "--width", "120")
@@ -86,6 +87,7 @@ def test_totals_are_those_of_keras(name: str, place: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("name", [*CHECKED, "net"])
+@pytest.mark.slow
 def test_the_outline_adds_up_at_every_level(name: str, place: Path, folder: Path) -> None:
     stored = read_model(folder if name == "net" else exported(MODELS[name](), place, name))
     entries = block_tree(stored.graph, stored.costs)
@@ -243,6 +245,7 @@ def test_cells() -> None:
 
 
 @pytest.mark.parametrize("name", ["residual", "shared_conv", "transformer_block", "attention", "lstm_state"])
+@pytest.mark.slow
 def test_a_model_read_back_is_the_one_that_was_written(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the names of activations inside the model, and for what is live when, which no table has."""
     written: list[Material] = []

@@ -291,6 +291,7 @@ def test_reading_leaves_small_tensors_alone(tmp_path: Path) -> None:
     assert read_hollow(tmp_path / "m.onnx").graph.initializer[0].raw_data == b"\x01" * 8
 
 
+@pytest.mark.slow
 def test_a_large_keras_archive_is_shown_by_blocks_of_its_layers(tmp_path: Path) -> None:
     import keras
 

@@ -155,6 +155,7 @@ def test_any_graph_has_a_view(picks: list[tuple[int, int, int]]) -> None:
         assert computed(inlined(view)) == computed(flat)
 
 
+@pytest.mark.slow
 def test_repeated_blocks_share_a_function_and_nest() -> None:
     view = view_model(transformer(400))
     counts = {name: len(nodes) for name, nodes in pages(view).items()}
@@ -299,6 +300,7 @@ def test_two_runs_give_the_same_bytes() -> None:
     assert first == second
 
 
+@pytest.mark.slow
 def test_time_is_linear_in_the_nodes() -> None:
     def seconds(blocks: int) -> float:
         flat = residual(blocks)
