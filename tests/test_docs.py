@@ -19,6 +19,7 @@ from exporter.schema import SCHEMAS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+INSPECT = (ROOT / "docs" / "inspect.md").read_text(encoding="utf-8")
 QUERYING, NETWORKS, SUMMARY, BOARDS, VIEWING = (
     (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for name in ("querying", "networkx", "summary", "boards", "viewing")
@@ -78,6 +79,15 @@ def test_summaries_run(
     monkeypatch.chdir(exported)
     assert cli.main(arguments) == 0
     assert "44,707,176 parameters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", commands(INSPECT), ids=" ".join)
+def test_inspections_run(
+    arguments: list[str], exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(exported)
+    assert cli.main(arguments) == 0
+    assert "conv" in capsys.readouterr().out
 
 
 @pytest.mark.slow
