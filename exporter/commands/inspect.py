@@ -9,6 +9,7 @@ import click
 from exporter import console, plan
 from exporter.commands.exported import exported
 from exporter.commands.inspection import Look, lines
+from exporter.commands.reading_options import reading_options
 from exporter.commands.row_choice import DEFAULT_TOP, SORTS, Choice
 from exporter.errors import UsageError
 from exporter.session import Run
@@ -33,8 +34,7 @@ Examples:
 @click.option("--top", type=click.IntRange(min=1), help=f"So many rows.  [default: {DEFAULT_TOP} with --sort]")
 @click.option("--all", "everything", is_flag=True, help="Every layer, or every weight, with nothing folded.")
 @click.option("--stats", is_flag=True, help="Weights, with histograms, and what is suspicious in them.")
-@click.option("--weights", default="auto", show_default=True, help="Of a source: auto, imagenet, random or a file.")
-@click.option("--trust-code", is_flag=True, help="Run code that comes with a source. Only for models you trust.")
+@reading_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("--debug", is_flag=True, help="Print tracebacks and what the worker printed.")
 @click.pass_obj
