@@ -58,7 +58,7 @@ def command(
     folder. A table that fits on the screen has all layers; of a longer one what repeats is one line with ×N, whose
     numbers are those of all N copies together. On a terminal more than a screen goes through the pager.
     """
-    look = Look(style, stats, everything, _choice(style, sort, top, depth, everything, stats))
+    look = Look(style, stats, everything, look_choice(style, sort, top, depth, everything, stats))
     options = plan.ExportOptions(formats=("parquet",), stats=stats, verify=False, **reading)
     display = console.choose_display(quiet=quiet or style in ("json", "csv"), verbose=False, debug=debug)
     with exported(run, target, options, display, needs=f"{look.table}.parquet") as folder:
@@ -66,7 +66,9 @@ def command(
     return 0
 
 
-def _choice(style: str, sort: str | None, top: int | None, depth: int | None, everything: bool, stats: bool) -> Choice:
+def look_choice(
+    style: str, sort: str | None, top: int | None, depth: int | None, everything: bool, stats: bool
+) -> Choice:
     """Raises UsageError for what contradicts itself."""
     if style == "tree" and (sort or top or stats):
         why = "a tree has all layers, in the model's own order"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from exporter.errors import SourceError, TrustError, UnsupportedError
@@ -40,14 +40,26 @@ def refuse_code(config: dict[str, Any], where: str) -> None:
             )
 
 
-def refuse_foreign_classes(config: dict[str, Any], where: str) -> None:
-    """Raises UnsupportedError for a layer whose class neither Keras nor TensorFlow has."""
+def refuse_foreign_classes(config: dict[str, Any], where: str, known: Collection[str] = ()) -> None:
+    """Raises UnsupportedError for a layer whose class neither Keras nor TensorFlow has, and that is not `known`."""
+    for entry, layer in _foreign(config):
+        names = {str(entry.get("class_name")), str(entry.get("registered_name"))}
+        if not names & set(known):
+            raise unknown_class(str(entry.get("class_name")), f"{where}, layer {layer or '?'}")
+
+
+def foreign_entries(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The serialised objects that are not part of Keras."""
+    return (entry for entry, _ in _foreign(config))
+
+
+def _foreign(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     for entry, layer in _serialised(config, ""):
         module, name = entry.get("module"), entry.get("class_name")
         package = str(module or "keras").partition(".")[0]
         registered = entry.get("registered_name")
         if package not in ("keras", "builtins") or (registered and registered != name and module is None):
-            raise unknown_class(str(name), f"{where}, layer {layer or '?'}")
+            yield entry, layer
 
 
 def unknown_class(name: str, where: str) -> UnsupportedError:
@@ -55,7 +67,7 @@ def unknown_class(name: str, where: str) -> UnsupportedError:
         f"has a custom class {name!r}",
         where=where,
         why="its code is not in the file and is not part of Keras",
-        hint="this version exports models made of Keras's own layers; rebuild the layer from those, or from keras.ops",
+        hint="--custom-objects FILE.py --trust-code says where the class is",
     )
 
 
