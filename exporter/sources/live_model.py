@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import h5py
@@ -23,10 +24,12 @@ from exporter.files import output_error, require_space, write_lines
 from exporter.sources.deep_graphs import deep_recursion
 from exporter.sources.describe import describe, weight_names
 from exporter.sources.live_file import GRAPH, GRAPH_VERSION, MARK, WEIGHTS
-from exporter.sources.untrusted import foreign_entries
 
 # What Keras raises for models that cannot say what they are made of (no get_config, arguments that are no JSON).
 UNSERIALIZABLE = (NotImplementedError, TypeError, ValueError, AttributeError, OSError)
+# Objects in a layer's settings that may be of the user's own classes.
+SETTINGS = (keras.initializers.Initializer, keras.regularizers.Regularizer, keras.constraints.Constraint)
+KNOWN_PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "builtins")
 CATALOGUE_HINT = "to=['parquet', 'svg'] describes it without converting it"
 
 
@@ -93,25 +96,31 @@ def config_of(model: keras.Model, name: str) -> str:
 
 
 def modules_of_custom_classes(model: keras.Model, name: str) -> list[str]:
-    """The files of the modules that have the model's own classes; a worker imports them.
+    """The files of the modules that have the model's own classes and functions; a worker imports them.
 
-    Raises UnsupportedError for a class that only this process has, such as one of a notebook's cells.
+    Raises UnsupportedError for one that only this process has, such as one of a notebook's cells.
     """
-    found = dict.fromkeys(_custom_classes(model, name))
-    files = {module: getattr(sys.modules.get(module), "__file__", None) for module, _ in found}
-    missing = [pair for pair in found if files[pair[0]] is None or pair[0] == "__main__"]
+    own = {part: str(part.__module__) for part in _parts(model) if _package(part) not in KNOWN_PACKAGES}
+    files = {module: getattr(sys.modules.get(module), "__file__", None) for module in own.values()}
+    missing = [part for part, module in own.items() if module == "__main__" or files[module] is None]
     if missing:
-        raise cannot_be_rebuilt(name, missing)
+        raise _cannot_be_rebuilt(name, missing)
     return [os.path.abspath(file) for file in dict.fromkeys(files.values()) if file]
 
 
-def _custom_classes(model: keras.Model, name: str) -> Iterator[tuple[str, str]]:
-    """Module and name of what Keras does not have. Registered classes are found by what they are registered as."""
-    registered = keras.saving.get_custom_objects()
-    for entry in foreign_entries(json.loads(config_of(model, name))):
-        known = registered.get(str(entry.get("registered_name")))
-        module = known.__module__ if known is not None else entry.get("module")
-        yield str(module or ""), str(entry.get("class_name"))
+def _package(part: Any) -> str:
+    return str(part.__module__).partition(".")[0]
+
+
+def _parts(model: keras.Model) -> Iterator[Any]:
+    """Classes and functions that Keras needs to build the model from its config. A Lambda layer brings its own."""
+    for layer in model._flatten_layers():
+        yield type(layer)
+        for value in () if isinstance(layer, keras.layers.Lambda) else vars(layer).values():
+            if isinstance(value, FunctionType):
+                yield value
+            elif isinstance(value, SETTINGS):
+                yield type(value)
 
 
 def _check_built(model: keras.Model, name: str) -> None:
@@ -120,11 +129,11 @@ def _check_built(model: keras.Model, name: str) -> None:
         raise UnsupportedError("has no weights yet", where=name, why=why, hint=hint)
 
 
-def cannot_be_rebuilt(name: str, classes: list[tuple[str, str]]) -> ExportError:
-    named = ", ".join(f"{class_name} of {module or 'no module'}" for module, class_name in classes)
+def _cannot_be_rebuilt(name: str, parts: list[Any]) -> ExportError:
+    named = ", ".join(f"{part.__name__} of {part.__module__}" for part in parts)
     return UnsupportedError(
         "cannot be converted to ONNX from here",
         where=name,
         why=f"the process that converts it cannot import {named}",
-        hint=f"put the classes into a file and say custom_objects='that_file.py'; {CATALOGUE_HINT}",
+        hint=f"put the code into a file and import it from there (%%writefile my_layers.py); {CATALOGUE_HINT}",
     )

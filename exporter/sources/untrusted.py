@@ -42,24 +42,13 @@ def refuse_code(config: dict[str, Any], where: str) -> None:
 
 def refuse_foreign_classes(config: dict[str, Any], where: str, known: Collection[str] = ()) -> None:
     """Raises UnsupportedError for a layer whose class neither Keras nor TensorFlow has, and that is not `known`."""
-    for entry, layer in _foreign(config):
-        names = {str(entry.get("class_name")), str(entry.get("registered_name"))}
-        if not names & set(known):
-            raise unknown_class(str(entry.get("class_name")), f"{where}, layer {layer or '?'}")
-
-
-def foreign_entries(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The serialised objects that are not part of Keras."""
-    return (entry for entry, _ in _foreign(config))
-
-
-def _foreign(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     for entry, layer in _serialised(config, ""):
-        module, name = entry.get("module"), entry.get("class_name")
+        module, name, registered = entry.get("module"), entry.get("class_name"), entry.get("registered_name")
         package = str(module or "keras").partition(".")[0]
-        registered = entry.get("registered_name")
-        if package not in ("keras", "builtins") or (registered and registered != name and module is None):
-            yield entry, layer
+        # Keras 3 leaves the module of classes open that are not its own, and names what they are registered as.
+        is_foreign = package not in ("keras", "builtins") or (registered and module is None)
+        if is_foreign and not {str(name), str(registered)} & set(known):
+            raise unknown_class(str(name), f"{where}, layer {layer or '?'}")
 
 
 def unknown_class(name: str, where: str) -> UnsupportedError:
