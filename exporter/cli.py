@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from exporter import __version__, console
+from exporter.commands.reading_options import reading_options
 from exporter.errors import ExportError, InternalError, UsageError
 from exporter.formats import FORMATS
 from exporter.formats.pictures import COLOURINGS, DIRECTIONS, THEME_NAMES
@@ -90,11 +91,6 @@ def split_formats(ctx: click.Context, parameter: click.Parameter, texts: Sequenc
     return tuple(name.strip().lower() for text in texts for name in text.split(",") if name.strip())
 
 
-def split_names(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> tuple[str, ...]:
-    """`--inputs x:0,y:0` → (`x:0`, `y:0`)."""
-    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
-
-
 @click.group(cls=DefaultToExport, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def app() -> None:
     """Convert TensorFlow and Keras models into files that can be inspected without TensorFlow."""
@@ -118,13 +114,7 @@ def app() -> None:
     show_default=True,
     help="Each model gets a folder of its own inside this one.",
 )
-@click.option(
-    "--weights",
-    metavar="auto|imagenet|random|FILE",
-    default="auto",
-    show_default=True,
-    help="auto: the file's own, or pretrained ones where they can be had and seeded random ones otherwise.",
-)
+@reading_options
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="For random weights and for the verification's input."
 )
@@ -141,13 +131,6 @@ def app() -> None:
     default=Job.dtype,
     show_default=True,
     help="Of floating weights and of the arithmetic; keep leaves them as they are in the source.",
-)
-@click.option(
-    "--input-shape",
-    "input_shapes",
-    metavar="[NAME:]1,224,224,3",
-    multiple=True,
-    help="Shape of an input, ? for a dynamic dimension; repeat it for each input.",
 )
 @click.option("--batch-size", type=int, metavar="N", help="Fix the batch size.  [default: dynamic]")
 @click.option(
@@ -175,9 +158,6 @@ def app() -> None:
     help="Weights in files beside model.onnx; auto: where there are more than 32 MiB of them.",
 )
 @click.option("--shard-size", metavar="SIZE", help="Split the data file, such as 2GB.  [default: one file]")
-@click.option(
-    "--trust-code", is_flag=True, help="Run code that comes with the model (Lambda layers). Only for models you trust."
-)
 @click.option(
     "--layout-seconds",
     type=float,
@@ -215,20 +195,6 @@ def app() -> None:
     show_default=True,
     help="What the fill of a layer says in pictures.",
 )
-@click.option("--source-kind", metavar="KIND", default="", help="What SOURCE is, where its content is misleading.")
-@click.option("--signature", default="", help="Of a SavedModel.  [default: serving_default]")
-@click.option("--tag", default="", help="Of a SavedModel: which of its graphs, such as serve.")
-@click.option(
-    "--inputs", metavar="NAMES", multiple=True, callback=split_names, help="Inputs of a graph, such as x:0,y:0."
-)
-@click.option("--outputs", metavar="NAMES", multiple=True, callback=split_names, help="Outputs of a graph.")
-@click.option(
-    "--custom-objects",
-    metavar="MODULE|FILE.py",
-    multiple=True,
-    help="Where the model's own classes are; needs --trust-code. Repeatable.",
-)
-@click.option("--dequantize", is_flag=True, help="Convert quantised operations of a .tflite file to float32 ones.")
 @click.option("--force", is_flag=True, help="Export again what is up to date.")
 @click.option("--view", "viewing", is_flag=True, help="Then show the first finished model in Netron.")
 @click.option("--no-browser", is_flag=True, help="With --view: print the address only.")

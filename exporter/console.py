@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from itertools import chain, islice
 from typing import Any
 
 import click
@@ -20,6 +22,8 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 PLAIN_PROGRESS_SECONDS = 10.0
 # A rate taken over less than this says nothing.
 SETTLING_SECONDS = 0.5
+# The texts of a line, each with the arguments of `click.style`.
+Styled = Iterable[tuple[str, Mapping[str, Any]]]
 
 
 def say(text: str, *, err: bool = True, **style: Any) -> None:
@@ -27,14 +31,34 @@ def say(text: str, *, err: bool = True, **style: Any) -> None:
     say_parts([(text, style)], err=err)
 
 
-def say_parts(parts: Iterable[tuple[str, Mapping[str, Any]]], *, err: bool = True) -> None:
+def say_parts(parts: Styled, *, err: bool = True) -> None:
     """A line of texts with a style each. Without a terminal, or with NO_COLOR (no-color.org), there are no colours."""
+    click.echo(_joined(parts, err), err=err, color=_colours())
+
+
+def page(lines: Iterable[Styled]) -> None:
+    """Lines for stdout; on a terminal those of more than a screen go through the pager, as they come."""
+    stream, most = iter(lines), shutil.get_terminal_size().lines - 1
+    first = list(islice(stream, most + 1)) if sys.stdout.isatty() else []
+    if len(first) > most:
+        click.echo_via_pager((f"{_joined(line, False)}\n" for line in chain(first, stream)), color=_colours())
+        return
+    for line in chain(first, stream):
+        say_parts(line, err=False)
+
+
+def _joined(parts: Styled, err: bool) -> str:
     encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
     line = []
     for text, style in parts:
         encodable = printable(text).encode(encoding, "replace").decode(encoding)
         line.append(click.style(encodable, **style) if style else encodable)
-    click.echo("".join(line), err=err, color=False if os.environ.get("NO_COLOR") else None)
+    return "".join(line)
+
+
+def _colours() -> bool | None:
+    """What `click.echo` takes: None leaves it to whether there is a terminal."""
+    return False if os.environ.get("NO_COLOR") else None
 
 
 def printable(text: str) -> str:

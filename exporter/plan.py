@@ -17,6 +17,7 @@ from exporter.options import checked
 from exporter.records import WEIGHT_CHOICES, Job, Outcome
 from exporter.sources import detection, digest
 from exporter.sources.detection.kinds import APPLICATION, WITHOUT_ONNX
+from exporter.sources.detection.python_sources import check_trust
 
 # To be increased when an unchanged job would write different files.
 FINGERPRINT_SCHEMA = 5
@@ -108,6 +109,7 @@ def _job(reference: detection.SourceRef, name: str, template: Job, options: Expo
         raise UsageError(
             "cannot take --weights imagenet", where=reference.source, why=why, hint="--weights auto uses the file's own"
         )
+    check_trust(reference.kind, reference.source, template.reading.custom_objects, trusted=template.trust_code)
     formats = template.formats
     if reference.kind in WITHOUT_ONNX and "onnx" in formats:
         if options.formats is not None:

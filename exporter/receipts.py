@@ -35,7 +35,8 @@ def manifest(
         "source": public_name(job),
         "source_digest": job.source_digest,
         "fingerprint": job.fingerprint,
-        "arguments": arguments | {"source": public_name(job), "weights": os.path.basename(job.weights)},
+        "arguments": arguments
+        | {"source": public_name(job), "weights": os.path.basename(job.weights), "reading": _reading(job)},
         "versions": {"python": platform.python_version(), **versions()},
         "weights": outcome.weights,
         "opset": job.opset if "onnx" in job.formats else None,
@@ -57,6 +58,12 @@ def manifest(
         "notes": list(outcome.notes),
         "files": [dataclasses.asdict(file) for file in outcome.files],
     }
+
+
+def _reading(job: Job) -> dict[str, Any]:
+    """Without the folders of the user's own code."""
+    found = dataclasses.asdict(job.reading)
+    return found | {"custom_objects": [os.path.basename(place) for place in job.reading.custom_objects]}
 
 
 def _coverage(material: Material) -> dict[str, int] | None:

@@ -12,10 +12,13 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from exporter import cli, console, files, wire
+from exporter.commands.reading_options import OPTIONS, reading_options
 from exporter.errors import ERRORS, MismatchError, OutputError, TrustError
+from exporter.options import ExportOptions
 from exporter.records import Job, Outcome, OutputDifference, PictureOptions, Stage, Verification, WrittenFile
 
 FORBIDDEN = ("tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "numpy", "pyarrow", "h5py", "netron")
@@ -395,3 +398,14 @@ def test_a_terminal_shows_the_stage_that_runs(workplace: Path) -> None:
     assert b"5 B of 10 B" in shown
     assert b"convert: 0.3 s, peak memory 5 B" in shown
     assert b"resnet101: done" in out
+
+
+@pytest.mark.parametrize("name", ["export", "inspect", "summary", "diff"])
+def test_every_command_that_reads_a_source_reads_it_as_an_export_does(name: str) -> None:
+    """The same options, under the names of the fields of `ExportOptions`."""
+    command = cli.app.get_command(click.Context(cli.app), name)
+    assert command is not None
+    wanted = {parameter.name for parameter in click.command()(reading_options(lambda **_: None)).params}
+    assert len(wanted) == len(OPTIONS)
+    assert wanted <= {parameter.name for parameter in command.params}
+    assert wanted <= {field.name for field in dataclasses.fields(ExportOptions)}

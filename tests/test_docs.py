@@ -19,6 +19,7 @@ from exporter.schema import SCHEMAS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+INSPECT, NOTEBOOKS = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("inspect", "notebooks"))
 QUERYING, NETWORKS, SUMMARY, BOARDS, VIEWING = (
     (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for name in ("querying", "networkx", "summary", "boards", "viewing")
@@ -80,6 +81,27 @@ def test_summaries_run(
     monkeypatch.chdir(exported)
     assert cli.main(arguments) == 0
     assert "44,707,176 parameters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", commands(INSPECT), ids=" ".join)
+def test_inspections_run(
+    arguments: list[str], exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(exported)
+    assert cli.main(arguments) == 0
+    assert "conv" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_page_of_notebooks_runs(tmp_path: Path) -> None:
+    """All of its blocks as one program, one after the other."""
+    code = "\n".join(blocks("python", NOTEBOOKS))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert "outputs/digits/model.onnx" in result.stdout
+    assert "3 layers" in result.stdout
+    assert "7,850" in result.stdout
 
 
 @pytest.mark.slow

@@ -5,17 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from exporting import export_here, run_here
+from rich.cells import cell_len
 
 from exporter import cli
-from exporter.commands.inspect import sparkline
+from exporter.commands.inspection import Look, lines
+from exporter.commands.listing import layer_columns, sparkline, table
+from exporter.commands.row_choice import SORTS, Choice
 from exporter.suspicions import suspicions
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +54,29 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     outcome = export_here(archive, tmp_path_factory.mktemp("outputs"), formats=("parquet",), stats=True)
     assert outcome.status == "done", outcome.error
+    return Path(outcome.output_path)
+
+
+BLOCKS = 20
+LAYERS = 4 + 2 + 4 * BLOCKS
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model in a model, with blocks that repeat, and more layers than a page has lines."""
+    layers = keras.layers
+    x = keras.Input((8,), name="image")
+    y = layers.Dense(64, name="wide")(x)
+    for number in range(BLOCKS):
+        inner = layers.Dense(64, name=f"block{number}_dense", use_bias=False)(y)
+        inner = layers.LayerNormalization(name=f"block{number}_norm")(inner)
+        y = layers.Add(name=f"block{number}_add")([y, layers.ReLU(name=f"block{number}_relu")(inner)])
+    body = keras.Model(x, y, name="body")
+    top = keras.Input((8,), name="picture")
+    pool = layers.Reshape((64,), name="pool")(body(top))
+    place = tmp_path_factory.mktemp("many")
+    keras.Model(top, layers.Dense(3000, name="head")(pool)).save(place / "many.keras")
+    outcome = export_here(place / "many.keras", place, formats=("parquet",))
     return Path(outcome.output_path)
 
 
@@ -97,11 +129,130 @@ def test_json_and_csv_have_the_same_rows(
 
 
 def test_layers(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    """A model that fits on a page is shown as Keras shows it, layer by layer, with Keras's totals."""
     status, out, _ = inspect(capsys, folder)
-    header, first, *_ = out.splitlines()
+    header, _, dead, broken, *_ = out.splitlines()
     assert status == 0
-    assert header.split() == ["layer", "class", "output", "params", "share", "bytes", "MACs"]
-    assert first.split()[:5] == ["dead", "Conv2D", "?×6×6×5", "140", "53.8%"]
+    assert re.split("  +", header) == ["layer", "class", "output", "params", "share", "bytes", "MACs", "connected to"]
+    assert dead.split() == ["dead", "Conv2D", "?×6×6×5", "140", "53.8", "%", "560", "B", "4.86", "k", "input_layer"]
+    assert broken.split()[-1] == "dead"
+    assert out.splitlines()[-2] == "6 layers, 260 parameters (260 trainable, 0 not)"
+
+
+@pytest.mark.parametrize("order", SORTS)
+def test_orders(capsys: pytest.CaptureFixture[str], many: Path, order: str) -> None:
+    _, out, _ = inspect(capsys, many, "--sort", order, "--all", "--format", "json")
+    rows = json.loads(out)["rows"]
+    key = {"bytes": "weight_bytes", "name": "layer"}.get(order, order)
+    if order == "index":
+        assert [row["layer"] for row in rows] == pq.read_table(many / "layers.parquet")["layer"].to_pylist()
+    else:
+        values = [row[key] for row in rows]
+        assert values == sorted(values, reverse=order != "name")
+        assert len(values) == LAYERS
+
+
+def test_the_largest(capsys: pytest.CaptureFixture[str], many: Path) -> None:
+    _, out, _ = inspect(capsys, many, "--sort", "params", "--top", "2")
+    _, first, second, rest, *_ = out.splitlines()
+    assert first.split()[0] == "head"
+    assert second.split()[0] == "body/block0_dense"
+    assert rest.startswith(f"… and {LAYERS - 2} smaller layers, ")
+    _, csv_out, _ = inspect(capsys, many, "--top", "2", "--format", "csv")
+    assert [row["layer"] for row in csv.DictReader(io.StringIO(csv_out))] == ["head", "body/block0_dense"]
+
+
+def test_what_repeats_is_folded(capsys: pytest.CaptureFixture[str], many: Path) -> None:
+    """More layers than the page has lines: blocks, in the model's own order, and the same totals."""
+    _, folded, _ = inspect(capsys, many)
+    _, whole, _ = inspect(capsys, many, "--all")
+    lines = folded.splitlines()
+    assert len(lines) < 25
+    assert any(f"×{BLOCKS}" in line for line in lines)
+    assert lines[-1] == "every layer: --all"
+    assert lines[-3:-1] == whole.splitlines()[-2:]
+    assert len(whole.splitlines()) == 1 + LAYERS + 2
+
+
+def test_trees(capsys: pytest.CaptureFixture[str], many: Path) -> None:
+    _, out, _ = inspect(capsys, many, "--format", "tree")
+    assert any(line.startswith("├─ ") for line in out.splitlines())
+    _, outer, _ = inspect(capsys, many, "--format", "tree", "--depth", "1")
+    assert not any(line.startswith(("├─", "└─")) for line in outer.splitlines())
+    _, whole, _ = inspect(capsys, many, "--format", "tree", "--all")
+    names = [line.split("  ")[0] for line in whole.splitlines()]
+    assert "body" in names
+    assert sum(line.startswith("  ") for line in whole.splitlines()) == LAYERS - 4
+
+
+def test_depth_of_rows(capsys: pytest.CaptureFixture[str], many: Path) -> None:
+    _, out, _ = inspect(capsys, many, "--depth", "1", "--format", "csv")
+    assert [row["layer"] for row in csv.DictReader(io.StringIO(out))] == ["picture", "body", "pool", "head"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--format", "tree", "--top", "3"], "a tree has all layers"),
+        (["--all", "--top", "3"], "it leaves rows out"),
+        (["--stats", "--sort", "macs"], "weights have no macs"),
+        (["--sort", "colour"], "is not one of"),
+        (["--depth", "0"], "--depth"),
+    ],
+)
+def test_what_contradicts_itself(capsys: pytest.CaptureFixture[str], folder: Path, words: list[str], says: str) -> None:
+    status, out, err = inspect(capsys, folder, *words)
+    assert (status, out) == (2, "")
+    assert says in err
+
+
+def test_columns_fit_a_narrow_terminal() -> None:
+    row = {"layer": "a/very/long/name/of/a/layer/that/goes/on", "class": "Dense", "output_shapes": [[None, 5]]}
+    row |= {"params": 1, "weight_bytes": 4, "macs": None, "connected_to": ["one", "another", "and/a/third/with/more"]}
+    lines = [text for ((text, _),) in table(lambda: iter([row]), layer_columns(10), 90)]
+    assert all(len(line) <= 90 for line in lines)
+    assert lines[1].startswith("a/very/")
+    assert "…" in lines[1]
+
+
+def test_a_terminal_gets_a_pager_for_more_than_a_screen(
+    capsys: pytest.CaptureFixture[str], many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paged: list[str] = []
+    monkeypatch.setattr("click.echo_via_pager", lambda text, color=None: paged.extend(text))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("LINES", "30")
+    monkeypatch.setenv("COLUMNS", "80")
+    inspect(capsys, many)
+    assert paged == []
+    _, out, _ = inspect(capsys, many, "--all")
+    assert out == ""
+    assert len(paged) == 1 + LAYERS + 2
+    assert all(cell_len(ANSI.sub("", line.rstrip("\n"))) <= 80 for line in paged)
+
+
+@pytest.mark.parametrize("style", ["csv", "json", "table", "tree"])
+def test_many_rows_are_a_stream(many: Path, tmp_path: Path, style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times the rows take no more memory."""
+    monkeypatch.setattr("exporter.stored.tables.BATCH_ROWS", 50)
+    peaks = [peak_of_listing(many, tmp_path, copies, style) for copies in (4, 4, 40)]
+    assert peaks[2] < 1.5 * peaks[1]
+
+
+def peak_of_listing(many: Path, place: Path, copies: int, style: str) -> int:
+    folder = place / str(copies)
+    folder.mkdir(exist_ok=True)
+    shutil.copy(many / "models.parquet", folder)
+    rows = pq.read_table(many / "layers.parquet").take(list(range(LAYERS))[:50])
+    with pq.ParquetWriter(folder / "layers.parquet", rows.schema) as writer:
+        for _ in range(copies):
+            writer.write_table(rows)
+    tracemalloc.start()
+    count = sum(1 for _ in lines(folder, Look(style, False, True, Choice())))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count >= 50 * copies
+    return peak
 
 
 def test_an_export_without_statistics(capsys: pytest.CaptureFixture[str], archive: Path, tmp_path: Path) -> None:
@@ -115,7 +266,7 @@ def test_an_export_without_tables(capsys: pytest.CaptureFixture[str], archive: P
     outcome = export_here(archive, tmp_path, formats=("dot",))
     status, _, err = inspect(capsys, outcome.output_path)
     assert status == 2
-    assert "has no tensors.parquet" in err
+    assert "has no layers.parquet" in err
 
 
 def test_a_table_that_is_broken(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from rich.cells import cell_len, set_cell_size
 from exporter.formats.block_tree import Sums
 from exporter.formats.node_style import amount, shortened
 from exporter.formats.outline import Line
+from exporter.memory import format_bytes
 
 GAP = "  "
 KIND = "kind"
 BAR_WIDTH = 10
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 # From these widths on there are these columns.
-BAR_FROM, MACS_FROM, OUTPUT_FROM, WHAT_FROM = 120, 72, 66, 44
+BAR_FROM, BYTES_FROM, MACS_FROM, OUTPUT_FROM, WHAT_FROM = 120, 84, 72, 66, 44
 NARROWEST_NAME, WIDEST_OUTPUT, WIDEST_BRIEF = 14, 24, 22
 COLOURS = {
     "convolution": "blue",
@@ -44,10 +45,10 @@ class Column:
 
 
 class Layout:
-    """Columns for a width, in cells of a terminal (a Chinese character takes two)."""
+    """Columns for a width, in cells of a terminal (a Chinese character takes two); `with_bytes`: also of weights."""
 
-    def __init__(self, lines: Sequence[Line], total: Sums, width: int) -> None:
-        self.lines, self.width = lines, width
+    def __init__(self, lines: Sequence[Line], total: Sums, width: int, *, with_bytes: bool = False) -> None:
+        self.lines, self.width, self.with_bytes = lines, width, with_bytes
         dtypes = Counter(line.entry.output.rpartition(" ")[2] for line in lines if " " in line.entry.output)
         self.dtype = dtypes.most_common(1)[0][0] if dtypes else ""
         self.columns = list(self._columns(total))
@@ -62,6 +63,8 @@ class Layout:
             yield Column(title, lambda line: line.entry.output.removesuffix(f" {self.dtype}"))
         yield Column("params", lambda line: f"{line.entry.sums.params:,}", right=True, style=_params_style)
         yield Column("share", lambda line: share(line.entry.sums.params, total.params), right=True, style=_params_style)
+        if self.with_bytes and self.width >= BYTES_FROM:
+            yield Column("bytes", _bytes_text, right=True, style=_params_style)
         if self.width >= BAR_FROM:
             yield Column("", lambda line: bar(line.entry.sums.params, total.params), style=_colour)
         if self.width >= MACS_FROM:
@@ -136,6 +139,10 @@ def macs_text(sums: Sums) -> str:
     if not sums.macs_unknown:
         return amount(sums.macs) if sums.macs else "0"
     return f"≥{amount(sums.macs)}" if sums.macs else "?"
+
+
+def _bytes_text(line: Line) -> str:
+    return format_bytes(line.entry.sums.weight_bytes) if line.entry.sums.weight_bytes else ""
 
 
 def _name(line: Line) -> str:

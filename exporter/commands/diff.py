@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from exporter import console, files, plan
+from exporter.commands.reading_options import reading_options
 from exporter.diff import differences, tables, text
 from exporter.errors import UsageError
 from exporter.session import Run, export_aside
@@ -41,7 +43,7 @@ Exit status:
 @click.option("--svg", "picture", metavar="FILE", help="Also draw the difference.")
 @click.option("--layout-seconds", type=float, default=60.0, show_default=True, help="Time limit of the picture.")
 @click.option("--exit-code", is_flag=True, help="Exit with status 1 unless the models are known to be equal.")
-@click.option("--trust-code", is_flag=True, help="Run code that comes with a source. Only for models you trust.")
+@reading_options
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("--debug", is_flag=True, help="Print tracebacks and what the worker printed.")
 @click.pass_obj
@@ -55,9 +57,9 @@ def command(
     picture: str | None,
     layout_seconds: float,
     exit_code: bool,
-    trust_code: bool,
     quiet: bool,
     debug: bool,
+    **reading: Any,
 ) -> int:
     """Compare two models: layers, settings, shapes, dtypes, connections, weights, costs.
 
@@ -67,10 +69,11 @@ def command(
     by element through the ONNX files; where neither is possible the answer is "unknown".
     """
     display = console.choose_display(quiet=quiet, verbose=False, debug=debug)
-    options = plan.ExportOptions(formats=("onnx", "parquet"), stats=True, verify=False, trust_code=trust_code)
+    # Without formats: ONNX, too, where the kind of source has it.
+    options = plan.ExportOptions(stats=True, verify=False, **reading)
     if picture and not Path(picture).absolute().parent.is_dir():
         raise UsageError("cannot be written", where=f"--svg {picture}", why="its folder does not exist", hint="mkdir")
-    with _folders((before, after), partial(export_aside, run, display, options)) as folders:
+    with _folders((before, after), options, partial(export_aside, run, display, options)) as folders:
         difference = differences.compare(*folders, (before, after))
         if not quiet:
             _show(difference, style, everything)
@@ -80,11 +83,13 @@ def command(
 
 
 @contextmanager
-def _folders(targets: tuple[str, str], export: Callable[[str, Path], Path]) -> Iterator[tuple[Path, Path]]:
+def _folders(
+    targets: tuple[str, str], options: plan.ExportOptions, export: Callable[[str, Path], Path]
+) -> Iterator[tuple[Path, Path]]:
     """The exports to compare; those of sources are made now and removed afterwards. Raises ExportError."""
     # A second model that cannot be read should not cost the export of the first.
     sources = [target for target in targets if not tables.is_export(Path(target))]
-    for refusal in plan.plan(sources, plan.ExportOptions()):
+    for refusal in plan.plan(sources, options):
         if isinstance(refusal, plan.Refusal):
             raise refusal.error
     with tempfile.TemporaryDirectory(prefix="export-model-diff-", ignore_cleanup_errors=True) as place:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
 from exporter import console, plan
 from exporter.commands.columns import Layout
 from exporter.commands.exported import exported
+from exporter.commands.reading_options import reading_options
 from exporter.formats.block_tree import block_tree, summed
 from exporter.formats.node_style import TRAIT_SETTINGS, amount
 from exporter.formats.outline import fitted
@@ -38,8 +40,7 @@ Examples:
 @click.option("--width", type=click.IntRange(min=NARROWEST), help="Columns of text.  [default: those of the terminal]")
 @click.option("--depth", type=click.IntRange(min=1), help="Levels of blocks.  [default: as many as fit]")
 @click.option("--all", "everything", is_flag=True, help="All that is inside of blocks, however long it gets.")
-@click.option("--weights", default="auto", show_default=True, help="Of a source: auto, imagenet, random or a file.")
-@click.option("--trust-code", is_flag=True, help="Run code that comes with a source. Only for models you trust.")
+@reading_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("--debug", is_flag=True, help="Print tracebacks and what the worker printed.")
 @click.pass_obj
@@ -50,10 +51,9 @@ def command(
     width: int | None,
     depth: int | None,
     everything: bool,
-    weights: str,
-    trust_code: bool,
     quiet: bool,
     debug: bool,
+    **reading: Any,
 ) -> int:
     """Show what SOURCE consists of: blocks, layers, parameters and operations.
 
@@ -61,7 +61,7 @@ def command(
     folder. What repeats is shown once, with ×N, and the numbers beside it are those of all N copies together. Blocks
     are opened as far as the screen goes; a … behind a name says that there is more inside.
     """
-    options = plan.ExportOptions(formats=("parquet",), weights=weights, verify=False, trust_code=trust_code)
+    options = plan.ExportOptions(formats=("parquet",), verify=False, **reading)
     display = console.choose_display(quiet=quiet, verbose=False, debug=debug)
     with exported(run, source, options, display, needs="layers.parquet") as folder:
         model = read_model(folder, settings=TRAIT_SETTINGS, weights=False)

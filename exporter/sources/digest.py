@@ -16,7 +16,8 @@ from exporter import files
 from exporter.errors import SourceError
 from exporter.records import WEIGHT_CHOICES, Job
 from exporter.sources.detection import SourceRef, files_of
-from exporter.sources.detection.kinds import APPLICATION
+from exporter.sources.detection.kinds import APPLICATION, FACTORY
+from exporter.sources.detection.python_sources import code_file, parts
 from exporter.sources.weight_map import weights_files
 
 # Hashing more than this takes longer than a glance; it is then done beside the conversion.
@@ -30,6 +31,9 @@ def source_digest(job: Job) -> str:
     """
     paths = _paths(job)
     content = [_file_digest(path) for path in paths]
+    if job.kind == FACTORY:
+        # The text of its file says nothing about which function it is, and initial values come from the seed.
+        return digest_of([parts(job.source)[1], job.seed, *content])
     if job.kind != APPLICATION:
         return content[0] if len(content) == 1 else digest_of(content)
     choice = job.weights if job.weights in WEIGHT_CHOICES else "file"
@@ -57,7 +61,8 @@ def version(library: str) -> str | None:
 
 def _paths(job: Job) -> list[str]:
     of_weights: Sequence[str] = () if job.weights in WEIGHT_CHOICES else weights_files(job.weights)
-    return [*files_of(SourceRef(job.kind, job.source, job.name)), *of_weights]
+    of_code = map(code_file, job.reading.custom_objects)
+    return [*files_of(SourceRef(job.kind, job.source, job.name)), *of_weights, *of_code]
 
 
 def _status(path: str) -> os.stat_result:

@@ -8,6 +8,7 @@ rules (each layer's `load_own_variables`, the order of a legacy file), not by gu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -22,7 +23,7 @@ from keras.src.legacy.saving import legacy_h5_format
 from keras.src.saving import saving_lib
 
 from exporter.lazy import LazyArray
-from exporter.sources.h5_values import Extent, lazy_dataset
+from exporter.sources.h5_values import Extent, dtype_of, lazy_dataset
 
 
 class HollowScope(keras.StatelessScope):
@@ -68,7 +69,7 @@ class HollowScope(keras.StatelessScope):
 
         def entry(store: saving_lib.H5IOStore, key: str) -> LazyArray:
             """In place of `H5IOStore.__getitem__`, which reads the dataset into memory."""
-            return lazy_dataset(saving_lib.safe_get_h5_dataset(store._h5_entry_group, key), extent)
+            return _unread(saving_lib.safe_get_h5_dataset(store._h5_entry_group, key), extent)
 
         with ExitStack() as patches:
             patches.enter_context(mock.patch.object(AnyVariable, "assign", assign))
@@ -77,6 +78,14 @@ class HollowScope(keras.StatelessScope):
                 mock.patch.object(legacy_h5_format, "load_subset_weights_from_hdf5_group", _legacy_group)
             )
             yield
+
+
+def _unread(dataset: h5py.Dataset, extent: Extent | None) -> LazyArray:
+    """What a factory has Keras read from memory (an archive that it loads) is gone later, and taken now."""
+    if extent is None and not os.path.exists(dataset.file.filename):
+        value = np.asarray(dataset[()])
+        return LazyArray.of(value.view(dtype_of(dataset.id)))
+    return lazy_dataset(dataset, extent)
 
 
 def _legacy_group(group: h5py.Group) -> list[LazyArray]:

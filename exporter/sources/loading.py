@@ -20,6 +20,7 @@ from exporter.sources.deep_graphs import deep_recursion
 from exporter.sources.hollow import HollowScope
 from exporter.sources.sharded_store import ShardedStore
 from exporter.sources.untrusted import TRUST_HINT, unknown_class
+from exporter.sources.user_code import known_names
 from exporter.sources.weight_map import is_sharded
 
 UNKNOWN_CLASS = re.compile(r"(?:Unknown (?:layer|object|\w+)|Could not locate \w+|Cannot find class):? '?([\w>.]+)'?")
@@ -56,7 +57,7 @@ def model_from_config(text: bytes, job: Job) -> keras.Model:
     config = untrusted.parse_config(text, job.source)
     if not job.trust_code:
         untrusted.refuse_code(config, job.source)
-    untrusted.refuse_foreign_classes(config, job.source)
+    untrusted.refuse_foreign_classes(config, job.source, known_names())
     with keras_errors(job.source), deep_recursion():
         return saving_lib._model_from_config(text, custom_objects=None, compile=False, safe_mode=not job.trust_code)
 

@@ -23,8 +23,10 @@ from exporter.sources.hollow import HollowScope
 from exporter.sources.input_shapes import input_specs
 from exporter.sources.loading import bind_weights_file
 from exporter.sources.random_weights import random_value
+from exporter.sources.symbolic_inputs import with_inputs
 from exporter.sources.tracing import trace
 from exporter.sources.untrusted import SAVE_HINT
+from exporter.sources.user_code import register_custom_objects
 from exporter.structure import OnnxStructure
 
 
@@ -83,7 +85,7 @@ class OpenedModel:
                 "cannot be converted",
                 where=self.graph.name,
                 why="the model is subclassed and its inputs are not recorded in the file",
-                hint="--to parquet,dot,svg describes it without converting it",
+                hint="--input-shape 1,224,224,3 says what goes in; --to parquet,dot,svg describes it without",
             )
         specs = self.inputs(job)
         graph = dataclasses.replace(self.graph, inputs=specs)
@@ -108,18 +110,20 @@ def open_model(job: Job, spool_path: str) -> Opened:
 
 def _open_keras(job: Job, spool_path: str) -> OpenedModel:
     """The scope that keeps the model hollow stays open for the life of this process."""
+    register_custom_objects(job)
     scope = HollowScope()
     scope.__enter__()
     model, weights, notes = _opened(job, scope, spool_path)
     if not isinstance(model, keras.Model):
         why, hint = f"its config describes a {type(model).__name__}, which is no model", SAVE_HINT
         raise SourceError("is not a Keras model", where=job.source, why=why, hint=hint)
+    model = with_inputs(model, job)
     if not model.built:
         raise UnsupportedError(
             "has no weights yet",
             where=job.source,
-            why="the model was saved before it was built, so that the shapes of its weights are not known",
-            hint="call it once, or give its first layer an input shape, and save it again",
+            why="the model has not been built, so that the shapes of its weights are not known",
+            hint="--input-shape 1,224,224,3 builds it; or call it once and save it again",
         )
     graph = describe(model, job.name)
     return OpenedModel(graph, weights, notes, model, _values(job, model, scope, weights), scope)

@@ -16,6 +16,8 @@ from exporter.sources.describe import weight_names
 from exporter.sources.hollow import HollowScope
 from exporter.sources.loading import load_weights_file
 from exporter.sources.random_weights import random_value
+from exporter.sources.symbolic_inputs import with_inputs
+from exporter.sources.user_code import register_custom_objects
 
 
 def reference_outputs(job: Job, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -27,8 +29,9 @@ def reference_outputs(job: Job, inputs: Sequence[np.ndarray]) -> list[np.ndarray
     if hasattr(source, "reference_outputs"):
         outputs: list[np.ndarray] = source.reference_outputs(job, inputs)
         return outputs
+    register_custom_objects(job)
     with deep_recursion():
-        model = _model(job, source)
+        model = with_inputs(_model(job, source), job)
     tensors = [keras.ops.convert_to_tensor(array) for array in inputs]
     structured = tensors[0]
     if not isinstance(model, keras.Sequential):
@@ -50,7 +53,7 @@ def _model(job: Job, source: ModuleType) -> keras.Model:
 def _filled(build: Callable[[Job], keras.Model], job: Job) -> keras.Model:
     """A hollow model, so that nothing is initialised twice, whose variables then get their seeded values for good."""
     with HollowScope():
-        model = build(job)
+        model = with_inputs(build(job), job)
         names = weight_names(model)
         lazies = [random_value(v, job.seed, names.get(id(v), v.path)) for v in model.variables]
     for variable, lazy in zip(model.variables, lazies, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from exporter.errors import SourceError, TrustError, UnsupportedError
@@ -40,13 +40,14 @@ def refuse_code(config: dict[str, Any], where: str) -> None:
             )
 
 
-def refuse_foreign_classes(config: dict[str, Any], where: str) -> None:
-    """Raises UnsupportedError for a layer whose class neither Keras nor TensorFlow has."""
+def refuse_foreign_classes(config: dict[str, Any], where: str, known: Collection[str] = ()) -> None:
+    """Raises UnsupportedError for a layer whose class neither Keras nor TensorFlow has, and that is not `known`."""
     for entry, layer in _serialised(config, ""):
-        module, name = entry.get("module"), entry.get("class_name")
+        module, name, registered = entry.get("module"), entry.get("class_name"), entry.get("registered_name")
         package = str(module or "keras").partition(".")[0]
-        registered = entry.get("registered_name")
-        if package not in ("keras", "builtins") or (registered and registered != name and module is None):
+        # Keras 3 leaves the module of classes open that are not its own, and names what they are registered as.
+        is_foreign = package not in ("keras", "builtins") or (registered and module is None)
+        if is_foreign and not {str(name), str(registered)} & set(known):
             raise unknown_class(str(name), f"{where}, layer {layer or '?'}")
 
 
@@ -55,7 +56,7 @@ def unknown_class(name: str, where: str) -> UnsupportedError:
         f"has a custom class {name!r}",
         where=where,
         why="its code is not in the file and is not part of Keras",
-        hint="this version exports models made of Keras's own layers; rebuild the layer from those, or from keras.ops",
+        hint="--custom-objects FILE.py --trust-code says where the class is",
     )
 
 

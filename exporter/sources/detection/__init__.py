@@ -15,19 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
-from exporter.sources.detection import keras_files, onnx_files
+from exporter.sources.detection import keras_files, onnx_files, python_sources
 from exporter.sources.detection.applications import application_names, normalise
-from exporter.sources.detection.kinds import APPLICATION, KERAS_FOLDER, KINDS, SAVE_HINT, Seen
+from exporter.sources.detection.kinds import APPLICATION, FACTORY, KERAS_FOLDER, KINDS, SAVE_HINT, Seen
 
 # Asked in this order, those with a signature first.
-FILE_KINDS: tuple[Callable[[Seen], str | None], ...] = (keras_files.file_kind, onnx_files.file_kind)
+FILE_KINDS: tuple[Callable[[Seen], str | None], ...] = (
+    python_sources.file_kind,
+    keras_files.file_kind,
+    onnx_files.file_kind,
+)
 FOLDER_KINDS: tuple[Callable[[Path], str | None], ...] = (keras_files.folder_kind,)
 # For a SOURCE that is no path: each says the kind and the safe name, or None.
-NAMED_SOURCES: tuple[Callable[[str], tuple[str, str] | None], ...] = ()
+NAMED_SOURCES: tuple[Callable[[str], tuple[str, str] | None], ...] = (python_sources.named_source,)
 # The files of kinds that are more than one file, in a fixed order; what a digest is made of.
 FILES_OF: dict[str, Callable[[str], list[str]]] = {
     APPLICATION: lambda source: [],
     KERAS_FOLDER: keras_files.folder_files,
+    FACTORY: python_sources.factory_files,
 }
 
 PATH_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".onnx", ".tflite", ".zip", ".json", ".pt", ".pth", ".ckpt", ".index")

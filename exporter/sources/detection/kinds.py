@@ -8,6 +8,7 @@ from pathlib import Path
 APPLICATION, KERAS_ARCHIVE, KERAS_H5 = "application", "keras_archive", "keras_h5"
 ARCHITECTURE, KERAS_FOLDER = "architecture", "keras_folder"
 ONNX_FILE = "onnx_file"
+FACTORY, LIVE_MODEL = "factory", "live_model"
 
 # What a sentence calls them; also the choices of `--source-kind`.
 KINDS = {
@@ -17,9 +18,14 @@ KINDS = {
     KERAS_FOLDER: "the folder of a Keras model",
     ARCHITECTURE: "a Keras architecture in JSON",
     ONNX_FILE: "an ONNX file",
+    FACTORY: "a Python function that makes a model",
+    LIVE_MODEL: "the description of a live model",
 }
 # Kinds that are described and not converted, and why; `--to onnx` is refused with that.
-WITHOUT_ONNX = {ONNX_FILE: "it is an ONNX file"}
+WITHOUT_ONNX = {
+    ONNX_FILE: "it is an ONNX file",
+    LIVE_MODEL: "it describes a model and is none",
+}
 
 SAVE_HINT = "save the model from Keras with model.save('model.keras') and export that file"
 WEIGHTS_HINT = (

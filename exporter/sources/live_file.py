@@ -1,0 +1,7 @@
+"""The file in which a live model describes itself: HDF5 with the records as JSON and, if wanted, its weights."""
+
+from __future__ import annotations
+
+# An attribute of the file, with the version; a dataset of bytes; a group of datasets by position.
+MARK, GRAPH, WEIGHTS = "export_model_graph", "graph", "weights"
+GRAPH_VERSION = 1
