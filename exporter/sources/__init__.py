@@ -14,4 +14,7 @@ SOURCES: dict[str, str] = {
     "keras_h5": "exporter.sources.keras_h5",
     "keras_folder": "exporter.sources.keras_folder",
     "architecture": "exporter.sources.architecture",
+    "saved_model": "exporter.sources.saved_model",
+    "graph_def": "exporter.sources.graph_def",
+    "meta_graph": "exporter.sources.meta_graph",
 }

@@ -251,11 +251,11 @@ class CallRecorder:
                 for operation in operations[start:end]:
                     owners.by_op[operation.name] = namespace
         for name, namespace in owners.by_op.items():
-            _claim_scope(owners.by_scope, name.rpartition("/")[0], namespace)
+            claim_scope(owners.by_scope, name.rpartition("/")[0], namespace)
         return owners
 
 
-def _claim_scope(by_scope: dict[str, str], scope: str, namespace: str) -> None:
+def claim_scope(by_scope: dict[str, str], scope: str, namespace: str) -> None:
     """A name scope belongs to the layer of its ops; one with ops of several layers to what their namespaces share.
 
     That may be nothing: an empty namespace.

@@ -8,6 +8,7 @@ from pathlib import Path
 APPLICATION, KERAS_ARCHIVE, KERAS_H5 = "application", "keras_archive", "keras_h5"
 ARCHITECTURE, KERAS_FOLDER = "architecture", "keras_folder"
 ONNX_FILE = "onnx_file"
+SAVED_MODEL, GRAPH_DEF, META_GRAPH, CHECKPOINT = "saved_model", "graph_def", "meta_graph", "checkpoint"
 
 # What a sentence calls them; also the choices of `--source-kind`.
 KINDS = {
@@ -17,9 +18,16 @@ KINDS = {
     KERAS_FOLDER: "the folder of a Keras model",
     ARCHITECTURE: "a Keras architecture in JSON",
     ONNX_FILE: "an ONNX file",
+    SAVED_MODEL: "a SavedModel",
+    GRAPH_DEF: "a TensorFlow graph",
+    META_GRAPH: "a TensorFlow graph with its checkpoint",
+    CHECKPOINT: "a TensorFlow checkpoint",
 }
 # Kinds that are described and not converted, and why; `--to onnx` is refused with that.
-WITHOUT_ONNX = {ONNX_FILE: "it is an ONNX file"}
+WITHOUT_ONNX = {
+    ONNX_FILE: "it is an ONNX file",
+    CHECKPOINT: "a checkpoint alone holds tensors, and not what is computed with them",
+}
 
 SAVE_HINT = "save the model from Keras with model.save('model.keras') and export that file"
 WEIGHTS_HINT = (
