@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from exporter.sources.name_scopes import layers_of, node_names, outer_scopes
+from exporter.sources.name_scopes import layers_of, node_names
 
 # What inlining leaves in names: the calls that were taken apart. Grappler's own prefixes say who made an operation.
 CALLS = re.compile(r"(Stateful)?PartitionedCall(_\d+)?")
+READS = re.compile(r"(/ReadVariableOp(_\d+)?)?(/resource|/read)?$")
 PREFIXES = ("Func", "ConstantFolding", "ArithmeticOptimizer")
 
 
@@ -18,6 +19,11 @@ def plain_name(name: str) -> str:
     while parts and parts[0] in PREFIXES:
         del parts[0]
     return "/".join(parts)
+
+
+def weight_name(node: str) -> str:
+    """A constant is called after what takes it where it was a variable before it was frozen."""
+    return READS.sub("", plain_name(node))
 
 
 def namespaces(operations: Sequence[tuple[str, str]], known: Iterable[str], holders: Mapping[str, str]) -> list[str]:
@@ -32,8 +38,8 @@ def namespaces(operations: Sequence[tuple[str, str]], known: Iterable[str], hold
     if layers := set(known):
         return layers_of_known(names, layers, [op for _, op in operations])
     taken = {plain_name(name).removeprefix(prefix): weight for name, weight in holders.items()}
-    if _are_numbered_again(taken):
-        names = [_without_number(name) for name in names]
+    renamed = _numbered_again(taken)
+    names = [_renamed(name, renamed) for name in names]
     return layers_of(node_names(zip(names, (op for _, op in operations), strict=True)))
 
 
@@ -58,16 +64,30 @@ def layers_of_known(names: Sequence[str], layers: set[str], ops: Sequence[str]) 
     return found
 
 
-def _are_numbered_again(taken: Mapping[str, str]) -> bool:
-    """Whether scopes are called after layers that a second trace has numbered: `dense_1` takes weights of `dense`."""
-    pairs = [(name.partition("/")[0], weight.partition("/")[0]) for name, weight in taken.items() if "/" in weight]
-    return bool(pairs) and all(re.fullmatch(rf"{re.escape(weight)}_\d+", scope) for scope, weight in pairs)
+def _numbered_again(taken: Mapping[str, str]) -> dict[str, str]:
+    """Scopes that a second trace has numbered, with their names without: `dense_1` takes weights of `dense`.
+
+    Where that is so for all of the outermost ones that take weights, it is for the others of them too: key "".
+    """
+    renamed: dict[str, str] = {}
+    outermost = set()
+    for name, weight in taken.items():
+        scopes, layers = name.split("/")[:-1], weight.split("/")[:-1]
+        for depth, (scope, layer) in enumerate(zip(scopes, layers, strict=False), 1):
+            is_same = re.fullmatch(rf"{re.escape(layer)}_\d+", scope) is not None
+            if depth == 1:
+                outermost.add(is_same)
+            if not is_same:
+                break
+            renamed["/".join(scopes[:depth])] = layer
+    return renamed | {"": ""} if outermost == {True} else {}
 
 
-def _without_number(name: str) -> str:
-    scope, slash, rest = name.partition("/")
-    return re.sub(r"_\d+$", "", scope) + slash + rest if slash else name
-
-
-def scopes_around(namespace: str) -> tuple[str, ...]:
-    return outer_scopes(namespace)
+def _renamed(name: str, renamed: Mapping[str, str]) -> str:
+    if not renamed:
+        return name
+    parts = name.split("/")
+    clean = [renamed.get("/".join(parts[:depth]), part) for depth, part in enumerate(parts[:-1], 1)]
+    if clean and clean[0] == parts[0]:
+        clean[0] = re.sub(r"_\d+$", "", clean[0])
+    return "/".join([*clean, parts[-1]])

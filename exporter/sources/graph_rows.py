@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from exporter.records import ModelGraph, Shape, TensorSpec, Weight
-from exporter.sources.graph_names import namespaces, plain_name
+from exporter.sources.graph_names import namespaces, weight_name
 from exporter.sources.graph_walk import node_name, tensor_name
 from exporter.sources.hollow_graph import HOLLOW_OP
 from exporter.sources.inlined_graph import INPUTS, InlinedGraph, data_inputs
 from exporter.sources.scope_rows import ROOT, ScopeRows
-from exporter.sources.tensorflow_types import type_name
+from exporter.sources.tensorflow_types import numpy_dtype, type_name
 from exporter.sources.tracing import OpOwners, claim_scope
+from exporter.sources.weight_arithmetic import FOLDERS
 from exporter.unique_names import Names
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 # Ops whose outputs are their inputs.
 SAME = ("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot")
 NO_ROWS = (*SAME, *INPUTS, HOLLOW_OP, "Const", "NoOp")
+# Ops that are done on weights before the model runs, if nothing else goes in.
+COMBINING = {*FOLDERS, "ConcatV2", "Pack"} - {*SAME}
 LONGEST_SETTING = 200
 
 
@@ -45,8 +50,9 @@ def describe_graph(inlined: InlinedGraph, parts: GraphParts, name: str) -> Graph
 class _Description:
     def __init__(self, inlined: InlinedGraph, parts: GraphParts) -> None:
         self.inlined, self.parts = inlined, parts
-        self.nodes = [node for node in inlined.graph_def.node if node.op not in NO_ROWS]
         self.same = dict(_same(inlined.graph_def.node))
+        self.combining = self._combining()
+        self.nodes = [n for n in inlined.graph_def.node if n.op not in NO_ROWS and n.name not in self.combining]
         self.shown = self._shown_names()
         self.known_as = {shown: tensor for tensor, shown in self.shown.items()}
         holders = dict(self._holders())
@@ -97,18 +103,48 @@ class _Description:
         return self.inlined.specs.get(tensor, (None, None))
 
     def _show(self, tensor: str) -> str:
-        return self.shown.get(tensor, tensor.removesuffix(":0"))
+        plain = tensor.removesuffix(":0")
+        return self.shown.get(tensor) or (tensor if plain in self.known_as else plain)
 
     def _key(self, tensor: str) -> str | None:
         """The key of the weight that the tensor is."""
         return self.inlined.weights.get(node_name(tensor)) if tensor.endswith(":0") else None
 
+    def _combining(self) -> dict[str, Any]:
+        """Operations that only combine weights, by name: they are done once, and are no part of a layer's work."""
+        found: dict[str, Any] = {}
+        constants = {node.name for node in self.inlined.graph_def.node if node.op == "Const"}
+        for node in self.inlined.graph_def.node:
+            if node.op in COMBINING:
+                makers = [node_name(self.resolved(tensor)) for tensor in data_inputs(node)]
+                given = [name for name in makers if name in found or name in self.inlined.weights]
+                if given and all(name in found or name in constants or name in self.inlined.weights for name in makers):
+                    found[node.name] = node
+        return found
+
+    def _keys_under(self, tensor: str, seen: set[str]) -> Iterator[str]:
+        """The weights that a tensor is made of, unless they have been seen."""
+        stack = [tensor]
+        while stack:
+            tensor = stack.pop()
+            name = node_name(tensor)
+            if name in seen:
+                continue
+            if (key := self._key(tensor)) is not None:
+                seen.add(name)
+                yield key
+            elif name in self.combining:
+                seen.add(name)
+                stack.extend(reversed([self.resolved(each) for each in data_inputs(self.combining[name])]))
+
     def _holders(self) -> Iterator[tuple[str, str]]:
+        """The name of a weight for each operation that takes one."""
+        seen: set[str] = set()
         for node in self.nodes:
             for tensor in data_inputs(node):
-                key = self._key(self.resolved(tensor))
-                if key is not None and key in self.parts.values and self.parts.values[key].name:
-                    yield node.name, self.parts.values[key].name
+                for key in self._keys_under(self.resolved(tensor), seen):
+                    if key in self.parts.values and self.parts.values[key].name:
+                        yield node.name, self.parts.values[key].name
 
     def _known(self) -> dict[str, Any]:
         """What is known of layers, by namespace: the last part of it is the layer's name."""
@@ -133,15 +169,14 @@ class _Description:
     def _connect(self, input_rows: Mapping[str, str]) -> dict[str, str]:
         """Adds operations and edges; returns the first layer that takes each weight, by the weight's key."""
         readers: dict[str, str] = {}
+        seen: set[str] = set()
         for index, (node, layer) in enumerate(zip(self.nodes, self.layers, strict=True)):
             self.scopes.add(layer, index, node.op, partial(_settings, node))
         for node, layer in zip(self.nodes, self.layers, strict=True):
             for tensor in map(self.resolved, data_inputs(node)):
-                key = self._key(tensor)
                 maker = input_rows.get(tensor) or self.makers.get(node_name(tensor))
-                if key is not None:
-                    readers.setdefault(key, layer)
-                elif maker is not None and maker != layer:
+                readers.update(dict.fromkeys(self._keys_under(tensor, seen), layer))
+                if maker is not None and maker != layer:
                     self.scopes.connect(maker, layer, self._show(tensor))
         return readers
 
@@ -158,12 +193,21 @@ class _Description:
         nodes = {key: node for node, key in reversed(self.inlined.weights.items())}
         for key, node in sorted(nodes.items(), key=lambda item: order.get(item[0], len(order))):
             value = self.parts.values.get(key)
-            array = value.array if value else self.inlined.small[key]
-            name = names.unique((value.name if value else "") or plain_name(node) or node)
+            name = names.unique((value.name if value else "") or weight_name(node) or node)
             trainable = bool(value and value.trainable)
-            nbytes = math.prod(array.shape) * array.dtype.itemsize
-            found[key] = Weight(name, readers.get(key, ROOT), array.shape, array.dtype.name, nbytes, trainable)
+            shape, dtype = self._shape_of_weight(key)
+            nbytes = math.prod(shape) * dtype.itemsize
+            found[key] = Weight(name, readers.get(key, ROOT), shape, dtype.name, nbytes, trainable)
         return found
+
+    def _shape_of_weight(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Those of the value, otherwise what the graph says of the variable; sizes that it leaves open count as 0."""
+        value, node = self.parts.values.get(key), self.inlined.hollow[key]
+        array = value.array if value else self.inlined.small.get(key)
+        if array is not None:
+            return array.shape, array.dtype
+        shape = tuple(max(0, dim.size) for dim in node.attr["shape"].shape.dim)
+        return shape, numpy_dtype(node.attr["dtype"].type) or np.dtype(object)
 
     def _specs_of(self, named: Iterable[tuple[str, str]], tensors: Iterable[str]) -> tuple[TensorSpec, ...]:
         return tuple(

@@ -22,7 +22,6 @@ from exporter.records import Job, TensorSpec
 from exporter.sources import onnx_structure
 from exporter.sources.graph_rows import describe_graph
 from exporter.sources.graph_walk import node_name
-from exporter.sources.h5_values import COPY_AGAIN
 from exporter.sources.inlined_graph import inline, make_placeholder
 from exporter.sources.input_shapes import input_specs
 from exporter.sources.scope_rows import KnownLayer
@@ -67,28 +66,28 @@ class OpenedGraph:
         self._parts, self._name = parts, name
         inputs, outputs = ([tensor for _, tensor in named] for named in (parts.inputs, parts.outputs))
         self._inlined = inline(parts.graph_def, inputs, outputs, lambda key: parts.values[key].array)
-        self._refuse_missing()
         self._rows = describe_graph(self._inlined, parts, name)
         self.graph = self._rows.graph
         self.weights, self.notes = parts.weights, (*parts.notes, *self._inlined.notes)
         # TensorFlow's Python objects for a graph take ten times the memory of the graph.
         memory.release_unused()
 
-    def _refuse_missing(self) -> None:
-        missing = [key for key in self._inlined.weights.values() if not self._has(key)]
-        if missing:
-            why = f"the graph computes with the variable {missing[0]}, and nothing has its value"
-            raise SourceError("holds no value for a variable", where=self._name, why=why, hint=COPY_AGAIN)
-
-    def _has(self, key: str) -> bool:
-        return key in self._parts.values or key in self._inlined.small
-
     @cached_property
     def values(self) -> dict[str, LazyArray]:
-        return {name: self._array(key).named(name) for key, name in self._rows.weight_names.items()}
+        named = self._rows.weight_names.items()
+        return {name: array.named(name) for key, name in named if (array := self._array(key)) is not None}
 
-    def _array(self, key: str) -> LazyArray:
-        return self._parts.values[key].array if key in self._parts.values else self._inlined.small[key]
+    def _array(self, key: str) -> LazyArray | None:
+        """None for a variable whose value is nowhere."""
+        return self._parts.values[key].array if key in self._parts.values else self._inlined.small.get(key)
+
+    def _refuse_missing(self) -> None:
+        names = self._rows.weight_names
+        missing = [name for key, name in names.items() if self._array(key) is None]
+        if missing:
+            why = f"it computes with the variable {missing[0]}, and nothing has its value"
+            hint = "a graph with variables needs its checkpoint: name its .meta file, or freeze it"
+            raise SourceError("holds no value for a variable", where=self._name, why=why, hint=hint)
 
     def inputs(self, job: Job) -> tuple[TensorSpec, ...]:
         return input_specs(self.graph, job)
@@ -102,6 +101,7 @@ class OpenedGraph:
         if self._inlined.fault:
             hint = onnx_structure.DESCRIBE_ANYWAY
             raise UnsupportedError("cannot be converted", where=self._name, why=self._inlined.fault, hint=hint)
+        self._refuse_missing()
         specs = self.inputs(job)
         traced = self._traced(specs)
         weights = [self.values[self._rows.weight_names[key]] for key in traced.variables]

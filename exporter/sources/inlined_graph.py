@@ -34,14 +34,15 @@ OUTPUT = "export_model/output_{}"
 class InlinedGraph:
     """`outputs` are tensors in the order asked for; `weights` has the key of the value of each hollow node, by name.
 
-    `small` are values of constants that were in the graph, by key. `specs` has shapes and dtypes of tensors. `fault`
-    says why the graph is not convertible, and is then as it came.
+    `hollow` has one such node for each key, and `small` values of constants that were in the graph. `specs` has shapes
+    and dtypes of tensors. `fault` says why the graph cannot be converted.
     """
 
     graph_def: tf.compat.v1.GraphDef
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: dict[str, str] = field(default_factory=dict)
+    hollow: dict[str, Any] = field(default_factory=dict)
     small: dict[str, LazyArray] = field(default_factory=dict)
     specs: dict[str, tuple[Shape | None, str | None]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -65,21 +66,26 @@ def inline(
     _without_splats(found)
     # Before TensorFlow folds constants, so that weights keep their names, and once more for those in functions.
     _without_small_weights(found)
+    # Marked so that a GPU may run another function in its place (recurrent layers of Keras 2), it is not inlined.
+    for function in graph_def.library.function:
+        function.attr.pop("api_implements", None)
     try:
         found.graph_def = inlined(graph_def, [*found.inputs, *found.outputs])
         make_hollow(found.graph_def)
         _fill_bodies(found.graph_def, value)
-        found.notes = _mutations(found)
+        mutated = _mutated(found)
         _prune(found, with_control=False)
         found.specs = _specs(found.graph_def)
         _name_outputs(found)
         _without_small_weights(found)
+        _judge_mutations(found, mutated)
     except REFUSALS as error:
         found.fault = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         make_hollow(found.graph_def)
-    found.weights = {
-        node.name: node.attr["memory_region_name"].s.decode() for node in found.graph_def.node if node.op == HOLLOW_OP
-    }
+    for node in found.graph_def.node:
+        if node.op == HOLLOW_OP:
+            found.weights[node.name] = key = node.attr["memory_region_name"].s.decode()
+            found.hollow[key] = node
     return found
 
 
@@ -182,11 +188,26 @@ def _fill_bodies(graph_def: tf.compat.v1.GraphDef, value: Callable[[str], LazyAr
                 node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
 
 
-def _mutations(graph: InlinedGraph) -> tuple[str, ...]:
-    changed = sorted({node.op for node in graph.graph_def.node if node.op.startswith(MUTATIONS)})
-    if not changed:
-        return ()
-    return (f"the graph also changes its variables ({', '.join(changed)}), which neither file nor picture shows",)
+def _mutated(graph: InlinedGraph) -> set[str]:
+    """The variables that the graph changes, by their nodes; asked before control inputs are left out."""
+    nodes = {node.name: node for node in graph.graph_def.node}
+    found = set()
+    for node in nodes.values():
+        if node.op.startswith(MUTATIONS) and node.input:
+            name = node_name(node.input[0])
+            while name in nodes and nodes[name].op == "Identity":
+                name = node_name(nodes[name].input[0])
+            found.add(name)
+    return found
+
+
+def _judge_mutations(graph: InlinedGraph, mutated: set[str]) -> None:
+    """ONNX has no variables: what changes one and computes with it has no such form."""
+    if read := sorted(mutated & {node.name for node in graph.graph_def.node}):
+        graph.fault = f"it changes the variable {read[0]} and computes with it; ONNX has no state"
+    if mutated:
+        count = f"{len(mutated)} of its variables" if len(mutated) > 1 else f"its variable {min(mutated)}"
+        graph.notes = (f"the graph changes {count} when it runs: the values of the file are described",)
 
 
 def _name_outputs(graph: InlinedGraph) -> None:

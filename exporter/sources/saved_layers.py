@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tensorflow.core.protobuf import meta_graph_pb2
 
@@ -21,6 +22,7 @@ NODES, PATH, IDENTIFIER, TEXT = 1, 3, 4, 5
 LAYERS = ("_tf_keras_layer", "_tf_keras_input_layer", "_tf_keras_rnn_layer")
 MODELS = ("_tf_keras_network", "_tf_keras_model", "_tf_keras_sequential")
 ROOT = "root"
+MARKED = ("__tuple__", "TensorShape")
 
 
 def known_layers(folder: Path, meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, KnownLayer]:
@@ -55,4 +57,13 @@ def _layer(text: str) -> Iterator[tuple[str, KnownLayer]]:
     if isinstance(data, dict) and isinstance(data.get("name"), str) and isinstance(data.get("class_name"), str):
         config = data.get("config") if isinstance(data.get("config"), dict) else {}
         class_name = data["class_name"].rpartition(">")[2]
-        yield data["name"], KnownLayer(class_name, config_text(config), bool(data.get("trainable", True)))
+        yield data["name"], KnownLayer(class_name, config_text(_decoded(config)), bool(data.get("trainable", True)))
+
+
+def _decoded(value: Any) -> Any:
+    """Settings as Keras has them: tuples and shapes are marked in the text."""
+    if isinstance(value, dict):
+        if value.get("class_name") in MARKED and isinstance(value.get("items"), list):
+            return [_decoded(item) for item in value["items"]]
+        return {key: _decoded(item) for key, item in value.items()}
+    return [_decoded(item) for item in value] if isinstance(value, list) else value

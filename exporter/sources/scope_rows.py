@@ -76,9 +76,14 @@ class ScopeRows:
     def connect(self, source: str, target: str, tensor: str) -> None:
         """An edge between the two layers, or between the outermost scopes around them that are not around both."""
         self.give(source, tensor, *below(source, target))
+        if source.startswith(f"{target}/"):
+            # What a layer does with what comes out of the layers inside is no edge.
+            return
         for name in (target, *below(target, source)):
             takes = self.members[name].takes
             takes.setdefault(tensor, len(takes))
+        if target.startswith(f"{source}/"):
+            return
         source, target = ([*below(one, other), one][0] for one, other in ((source, target), (target, source)))
         if (source, target, tensor) not in self.edges:
             before, after = self.members[source], self.members[target]

@@ -291,6 +291,8 @@ def inlined(graph_def: tf.compat.v1.GraphDef, kept: Sequence[str]) -> tf.compat.
                 item.attr[unwanted].b = False
     config = config_pb2.ConfigProto()
     config.graph_options.rewrite_options.optimizers[:] = GRAPPLER_PASSES
+    # Otherwise graphs of three nodes stay as they are, a call among them.
+    config.graph_options.rewrite_options.min_graph_nodes = -1
     meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=graph_def)
     meta_graph.collection_def["train_op"].node_list.value.extend(kept)
     return tf_optimizer.OptimizeGraph(config, meta_graph)
