@@ -58,7 +58,7 @@ def read_graph_file(path: str, way: Way) -> GraphFile:
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
-        raise SourceError("cannot be read", where=path, why=error.strerror or str(error)) from error
+        raise SourceError("cannot be read", where=path, why=error.strerror or str(error), hint=COPY_AGAIN) from error
     # The file stays open as long as its constants may be asked for.
     stream = os.fdopen(descriptor, "rb", buffering=0)
     try:

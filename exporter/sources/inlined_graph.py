@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import op_def_registry
 
 from exporter.errors import UsageError
 from exporter.lazy import LazyArray
@@ -63,6 +64,7 @@ def inline(
     _check_ends(found)
     _cut(graph_def, found.inputs)
     _prune(found, with_control=True)
+    found.fault = _unknown_ops(found.graph_def)
     _without_splats(found)
     # Before TensorFlow folds constants, so that weights keep their names, and once more for those in functions.
     _without_small_weights(found)
@@ -70,6 +72,8 @@ def inline(
     for function in graph_def.library.function:
         function.attr.pop("api_implements", None)
     try:
+        if found.fault:
+            raise ValueError(found.fault)
         found.graph_def = inlined(graph_def, [*found.inputs, *found.outputs])
         make_hollow(found.graph_def)
         _fill_bodies(found.graph_def, value)
@@ -80,7 +84,7 @@ def inline(
         _without_small_weights(found)
         _judge_mutations(found, mutated)
     except REFUSALS as error:
-        found.fault = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        found.fault = found.fault or f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         make_hollow(found.graph_def)
     for node in found.graph_def.node:
         if node.op == HOLLOW_OP:
@@ -95,6 +99,15 @@ def _check_ends(graph: InlinedGraph) -> None:
         if node_name(tensor) not in names:
             why = f"the graph has no operation {node_name(tensor)}"
             raise UsageError("cannot be an end of the graph", where=tensor, why=why, hint=ENDS_HINT)
+
+
+def _unknown_ops(graph_def: tf.compat.v1.GraphDef) -> str:
+    """A sentence about operations that are no part of TensorFlow, empty if there are none."""
+    functions = graph_def.library.function
+    known = {function.signature.name for function in functions}
+    ops = {node.op for nodes in (graph_def.node, *(each.node_def for each in functions)) for node in nodes}
+    unknown = sorted(op for op in ops - known if op_def_registry.get(op) is None)
+    return f"TensorFlow has no operation {', '.join(unknown[:5])}" if unknown else ""
 
 
 def _cut(graph_def: tf.compat.v1.GraphDef, inputs: Iterable[str]) -> None:

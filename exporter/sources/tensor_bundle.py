@@ -194,7 +194,9 @@ def read_bundle(prefix: str) -> TensorBundle:
         header = _header(found.pop(b"", b""))
         entries = {key: _entry(key, value) for key, value in found.items()}
     except OSError as error:
-        raise SourceError("cannot be read", where=str(path), why=error.strerror or str(error)) from error
+        raise SourceError(
+            "cannot be read", where=str(path), why=error.strerror or str(error), hint=COPY_AGAIN
+        ) from error
     except (ValueError, UnicodeDecodeError) as error:
         why = f"as a checkpoint's index: {error}"
         raise SourceError("is truncated or corrupt", where=str(path), why=why, hint=COPY_AGAIN) from error
