@@ -30,7 +30,7 @@ from exporter.readers import READERS, Unexplained
 from exporter.readers.described import DescribedModel
 from exporter.receipts import manifest, public_name, versions
 from exporter.records import Job, Material, Outcome, Stage, TensorSpec, Verification, WrittenFile
-from exporter.sources.detection.kinds import ONNX_FILE
+from exporter.sources.detection.kinds import ONNX_FILE, WITHOUT_ONNX
 from exporter.sources.digest import source_digest
 from exporter.startup import hidden, lean_imports
 from exporter.structure import hollow_copy
@@ -141,7 +141,7 @@ class Work:
         """What the file says of itself, where that is all that is asked for and it says enough."""
         if self.job.kind not in READERS or self.job.weights != "auto" or "onnx" in self.job.formats:
             return None
-        if HOLLOW in needed(self.job.formats) and self.job.kind != ONNX_FILE:
+        if HOLLOW in needed(self.job.formats) and self.job.kind not in WITHOUT_ONNX:
             return None
         with self.reporter.stage("read"), suppress(Unexplained):
             read: Callable[[Job, str], DescribedModel] = importlib.import_module(READERS[self.job.kind]).read
@@ -155,7 +155,7 @@ class Work:
         """What an ONNX file knows beyond its layers."""
         self.job = dataclasses.replace(self.job, opset=opened.opset or self.job.opset)
         hollow = None
-        if HOLLOW in needed(self.job.formats):
+        if HOLLOW in needed(self.job.formats) and self.job.kind == ONNX_FILE:
             from exporter.formats.view_model.hollow_file import read_hollow
 
             hollow = read_hollow(Path(self.job.source))

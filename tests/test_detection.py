@@ -95,12 +95,6 @@ def test_a_model_name_means_the_model_although_its_export_lies_beside(
         detect("./resnet101")
 
 
-def saved_model(path: Path) -> Path:
-    path.mkdir()
-    (path / "saved_model.pb").touch()
-    return path
-
-
 def weights_file(path: Path) -> Path:
     with h5py.File(path, "w") as stream:
         stream.create_group("layers/dense/vars")
@@ -143,7 +137,6 @@ FAILURES: list[tuple[str, Callable[[Path], Path], type[ExportError], str, str]] 
         "git lfs",
     ),
     ("lite.keras", lambda path: written(path, b"\x1c\0\0\0TFL3"), UnsupportedError, "TensorFlow Lite", "model.save"),
-    ("saved", saved_model, UnsupportedError, "is a SavedModel", "model.save"),
     ("folder", lambda path: path.mkdir() or path, SourceError, "it is a folder", ".keras"),  # type: ignore[func-returns-value]
     (
         "cut.keras",

@@ -11,6 +11,7 @@ READERS: dict[str, str] = {
     "keras_archive": "exporter.readers.keras_archive",
     "onnx_file": "exporter.readers.onnx_file",
     "live_model": "exporter.readers.live_model",
+    "checkpoint": "exporter.readers.checkpoint",
 }
 
 

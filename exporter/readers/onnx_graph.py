@@ -1,15 +1,14 @@
 """The description of an ONNX graph: its nodes, the layers that their names tell, edges and weights.
 
-Linear in nodes and tensors. A layer's inputs and outputs are the tensors that go into it and come out of it; between
-layers of different scopes an edge runs at the level that both scopes share.
+Linear in nodes and tensors.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import onnx
@@ -17,27 +16,13 @@ from onnx import AttributeProto, NodeProto, ValueInfoProto
 
 from exporter.readers.onnx_initializers import dtype_name, initializer_nbytes
 from exporter.readers.onnx_parts import OnnxParts
-from exporter.readers.onnx_scopes import below, layers_of, node_names, outer_scopes
-from exporter.records import Cost, Edge, Layer, ModelGraph, OnnxNode, Shape, TensorSpec, Weight
+from exporter.records import Cost, ModelGraph, OnnxNode, Shape, TensorSpec, Weight
+from exporter.sources.name_scopes import layers_of, node_names
 from exporter.sources.onnx_graph import used_names
+from exporter.sources.scope_rows import ROOT, ScopeRows
 
-ROOT, SCOPE, INPUT = "", "Scope", "InputLayer"
 # Settings longer than this, and the elements of tensors among them, are named and not shown.
 LONGEST_SETTING = 200
-
-
-@dataclass(slots=True)
-class Member:
-    """A layer under way: its nodes, in order, and the tensors at its border, each with where it stands there."""
-
-    namespace: str
-    nodes: list[int] = field(default_factory=list)
-    takes: dict[str, int] = field(default_factory=dict)
-    gives: dict[str, int] = field(default_factory=dict)
-    sources: dict[str, None] = field(default_factory=dict)
-    weights: list[Weight] = field(default_factory=list)
-    op_types: dict[str, None] = field(default_factory=dict)
-    setting: str = "{}"
 
 
 class Describer:
@@ -68,74 +53,41 @@ class Describer:
         self.input_rows = {
             value.name: f"{value.name} (input)" if value.name in taken else value.name for value in self.inputs
         }
-        self.members: dict[str, Member] = {}
-        self.edges: dict[tuple[str, str, str], Edge] = {}
+        self.rows = ScopeRows(self._shape_and_dtype)
 
     def describe(self) -> tuple[ModelGraph, tuple[OnnxNode, ...]]:
         """The graph, and its nodes in its order."""
         for tensor, row in self.input_rows.items():
-            self._member(row).gives[tensor] = 0
+            self.rows.member(row).gives[tensor] = 0
         nodes = tuple(self._nodes())
         weights = tuple(self._weights())
         graph = ModelGraph(
             name=self.name,
             inputs=tuple(self.specs[value.name] for value in self.inputs),
             outputs=tuple(self.specs[value.name] for value in self.parts.outputs),
-            layers=tuple(self._rows()),
-            edges=tuple(self.edges.values()),
+            layers=tuple(self.rows.rows(set(self.input_rows.values()))),
+            edges=tuple(self.rows.edges.values()),
             weights=weights,
             level="scope",
         )
         return graph, nodes
-
-    def _member(self, namespace: str) -> Member:
-        """The layer of that key, with the scopes around it before it."""
-        if namespace not in self.members:
-            for outer in outer_scopes(namespace):
-                self.members.setdefault(outer, Member(outer))
-            self.members[namespace] = Member(namespace)
-        return self.members[namespace]
 
     def _nodes(self) -> Iterator[OnnxNode]:
         makers = dict(self.input_rows)
         self._readers: dict[str, str] = {}
         for index, node in enumerate(self.parts.nodes()):
             layer = self.layers[index]
-            member = self._member(layer)
-            member.nodes.append(index)
-            member.op_types[node.op_type] = None
-            if len(member.nodes) == 1:
-                member.setting = _settings(node)
+            self.rows.add(layer, index, node.op_type, partial(_settings, node))
             for name in used_names(node):
                 if name in self.initializers:
                     self._readers.setdefault(name, layer)
                 elif name and makers.get(name, layer) != layer:
-                    self._connect(makers[name], layer, name)
+                    self.rows.connect(makers[name], layer, name)
             makers |= dict.fromkeys(filter(None, node.output), layer)
             yield self._node(index, node, layer)
         for value in self.parts.outputs:
             if value.name in makers:
-                self._give(makers[value.name], value.name)
-
-    def _connect(self, source: str, target: str, tensor: str) -> None:
-        """An edge between the two layers, or between the outermost scopes around them that are not around both."""
-        self._give(source, tensor, *below(source, target))
-        for name in (target, *below(target, source)):
-            takes = self.members[name].takes
-            takes.setdefault(tensor, len(takes))
-        source, target = ([*below(one, other), one][0] for one, other in ((source, target), (target, source)))
-        if (source, target, tensor) not in self.edges:
-            before, after = self.members[source], self.members[target]
-            after.sources[source] = None
-            shape, dtype = self._shape_and_dtype(tensor)
-            self.edges[source, target, tensor] = Edge(
-                source, 0, before.gives[tensor], target, 0, after.takes[tensor], shape, dtype
-            )
-
-    def _give(self, source: str, tensor: str, *around: str) -> None:
-        for name in (source, *around):
-            gives = self.members[name].gives
-            gives.setdefault(tensor, len(gives))
+                self.rows.give(makers[value.name], value.name)
 
     def _shape_and_dtype(self, tensor: str) -> tuple[Shape | None, str | None]:
         spec = self.specs.get(tensor)
@@ -165,56 +117,8 @@ class Describer:
             layer = self._readers.get(proto.name, ROOT)
             shape, dtype = tuple(proto.dims), dtype_name(proto.data_type)
             weight = Weight(proto.name, layer, shape, dtype or "object", initializer_nbytes(proto), False)
-            (self._member(layer) if layer else self.members.setdefault(ROOT, Member(ROOT))).weights.append(weight)
+            self.rows.hold(weight)
             yield weight
-
-    def _rows(self) -> Iterator[Layer]:
-        totals = {name: sum(math.prod(weight.shape) for weight in each.weights) for name, each in self.members.items()}
-        for name, size in list(totals.items()):
-            for outer in outer_scopes(name):
-                totals[outer] += size
-        order = self._depth_first()
-        inputs = set(self.input_rows.values())
-        for index, member in enumerate(order):
-            yield self._row(index, member, totals[member.namespace], is_input=member.namespace in inputs)
-
-    def _depth_first(self) -> list[Member]:
-        """Rows with what is inside right behind each, children in the order in which they were met."""
-        children: dict[str, list[Member]] = {}
-        for name, member in self.members.items():
-            children.setdefault(name.rpartition("/")[0] if name != ROOT else ROOT, []).append(member)
-        found, stack = [], list(reversed(children.get(ROOT, [])))
-        while stack:
-            member = stack.pop()
-            found.append(member)
-            if member.namespace != ROOT:
-                stack.extend(reversed(children.get(member.namespace, [])))
-        return found
-
-    def _row(self, index: int, member: Member, total: int, *, is_input: bool) -> Layer:
-        name, weights = member.namespace, member.weights
-        ops = list(member.op_types)
-        return Layer(
-            index=index,
-            name=name.rpartition("/")[2],
-            class_name=INPUT if is_input else "+".join(ops[:4]) + ("…" if len(ops) > 4 else "") if ops else SCOPE,
-            namespace=name,
-            depth=name.count("/"),
-            parent=name.rpartition("/")[0] or None,
-            trainable=False,
-            inputs=self._at_border(member.takes),
-            outputs=self._at_border(member.gives),
-            params=sum(math.prod(weight.shape) for weight in weights),
-            params_trainable=0,
-            params_total=total,
-            weight_bytes=sum(weight.nbytes for weight in weights),
-            calls=1,
-            connected_to=tuple(member.sources),
-            config=member.setting if len(member.nodes) == 1 else json.dumps({"nodes": len(member.nodes)}),
-        )
-
-    def _at_border(self, tensors: Mapping[str, int]) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(name, *self._shape_and_dtype(name)) for name in tensors)
 
 
 def value_spec(value: ValueInfoProto) -> TensorSpec:

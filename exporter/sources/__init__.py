@@ -15,4 +15,7 @@ SOURCES: dict[str, str] = {
     "keras_folder": "exporter.sources.keras_folder",
     "architecture": "exporter.sources.architecture",
     "factory": "exporter.sources.factory",
+    "saved_model": "exporter.sources.saved_model",
+    "graph_def": "exporter.sources.graph_def",
+    "meta_graph": "exporter.sources.meta_graph",
 }

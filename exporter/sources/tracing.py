@@ -251,11 +251,11 @@ class CallRecorder:
                 for operation in operations[start:end]:
                     owners.by_op[operation.name] = namespace
         for name, namespace in owners.by_op.items():
-            _claim_scope(owners.by_scope, name.rpartition("/")[0], namespace)
+            claim_scope(owners.by_scope, name.rpartition("/")[0], namespace)
         return owners
 
 
-def _claim_scope(by_scope: dict[str, str], scope: str, namespace: str) -> None:
+def claim_scope(by_scope: dict[str, str], scope: str, namespace: str) -> None:
     """A name scope belongs to the layer of its ops; one with ops of several layers to what their namespaces share.
 
     That may be nothing: an empty namespace.
@@ -291,6 +291,8 @@ def inlined(graph_def: tf.compat.v1.GraphDef, kept: Sequence[str]) -> tf.compat.
                 item.attr[unwanted].b = False
     config = config_pb2.ConfigProto()
     config.graph_options.rewrite_options.optimizers[:] = GRAPPLER_PASSES
+    # Otherwise graphs of three nodes stay as they are, a call among them.
+    config.graph_options.rewrite_options.min_graph_nodes = -1
     meta_graph = meta_graph_pb2.MetaGraphDef(graph_def=graph_def)
     meta_graph.collection_def["train_op"].node_list.value.extend(kept)
     return tf_optimizer.OptimizeGraph(config, meta_graph)

@@ -15,27 +15,45 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
-from exporter.sources.detection import keras_files, onnx_files, python_sources
+from exporter.sources.detection import keras_files, onnx_files, python_sources, tensorflow_files
 from exporter.sources.detection.applications import application_names, normalise
-from exporter.sources.detection.kinds import APPLICATION, FACTORY, KERAS_FOLDER, KINDS, SAVE_HINT, Seen
+from exporter.sources.detection.kinds import (
+    APPLICATION,
+    CHECKPOINT,
+    FACTORY,
+    KERAS_FOLDER,
+    KINDS,
+    META_GRAPH,
+    SAVE_HINT,
+    SAVED_MODEL,
+    Seen,
+)
 
 # Asked in this order, those with a signature first.
 FILE_KINDS: tuple[Callable[[Seen], str | None], ...] = (
     python_sources.file_kind,
     keras_files.file_kind,
     onnx_files.file_kind,
+    tensorflow_files.file_kind,
 )
-FOLDER_KINDS: tuple[Callable[[Path], str | None], ...] = (keras_files.folder_kind,)
+FOLDER_KINDS: tuple[Callable[[Path], str | None], ...] = (keras_files.folder_kind, tensorflow_files.folder_kind)
 # For a SOURCE that is no path: each says the kind and the safe name, or None.
-NAMED_SOURCES: tuple[Callable[[str], tuple[str, str] | None], ...] = (python_sources.named_source,)
+NAMED_SOURCES: tuple[Callable[[str], tuple[str, str] | None], ...] = (
+    python_sources.named_source,
+    tensorflow_files.named_source,
+)
 # The files of kinds that are more than one file, in a fixed order; what a digest is made of.
 FILES_OF: dict[str, Callable[[str], list[str]]] = {
     APPLICATION: lambda source: [],
     KERAS_FOLDER: keras_files.folder_files,
     FACTORY: python_sources.factory_files,
+    SAVED_MODEL: tensorflow_files.saved_model_files,
+    META_GRAPH: tensorflow_files.meta_graph_files,
+    CHECKPOINT: tensorflow_files.checkpoint_files,
 }
 
-PATH_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".onnx", ".tflite", ".zip", ".json", ".pt", ".pth", ".ckpt", ".index")
+PATH_SUFFIXES: tuple[str, ...] = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt", ".meta", ".index", ".ckpt", ".onnx")
+PATH_SUFFIXES += (".tflite", ".zip", ".json", ".pt", ".pth")
 HEAD_BYTES = 4096
 # 60 characters of at most 4 bytes in UTF-8 stay below the 255 bytes that a file system allows, with room for a suffix.
 NAME_CHARACTERS = 60
@@ -152,10 +170,6 @@ def _missing(path: Path) -> SourceError:
 
 def _directory(path: Path, source: str) -> SourceRef:
     """A bare model name means the model even where an export of it lies beside, as after `--output .`."""
-    if any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
-        raise UnsupportedError(
-            "is a SavedModel", where=source, why="this version cannot read SavedModel folders yet", hint=SAVE_HINT
-        )
     if not _looks_like_path(source) and (found := _application(source)):
         return found
     for folder_kind in FOLDER_KINDS:

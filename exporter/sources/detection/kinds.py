@@ -9,6 +9,7 @@ APPLICATION, KERAS_ARCHIVE, KERAS_H5 = "application", "keras_archive", "keras_h5
 ARCHITECTURE, KERAS_FOLDER = "architecture", "keras_folder"
 ONNX_FILE = "onnx_file"
 FACTORY, LIVE_MODEL = "factory", "live_model"
+SAVED_MODEL, GRAPH_DEF, META_GRAPH, CHECKPOINT = "saved_model", "graph_def", "meta_graph", "checkpoint"
 
 # What a sentence calls them; also the choices of `--source-kind`.
 KINDS = {
@@ -20,11 +21,16 @@ KINDS = {
     ONNX_FILE: "an ONNX file",
     FACTORY: "a Python function that makes a model",
     LIVE_MODEL: "the description of a live model",
+    SAVED_MODEL: "a SavedModel",
+    GRAPH_DEF: "a TensorFlow graph",
+    META_GRAPH: "a TensorFlow graph with its checkpoint",
+    CHECKPOINT: "a TensorFlow checkpoint",
 }
 # Kinds that are described and not converted, and why; `--to onnx` is refused with that.
 WITHOUT_ONNX = {
     ONNX_FILE: "it is an ONNX file",
     LIVE_MODEL: "it describes a model and is none",
+    CHECKPOINT: "a checkpoint alone holds tensors, and not what is computed with them",
 }
 
 SAVE_HINT = "save the model from Keras with model.save('model.keras') and export that file"

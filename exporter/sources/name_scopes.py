@@ -1,4 +1,4 @@
-"""Which layer an ONNX node belongs to, from the names of the nodes: exporters write scopes, joined by `/`.
+"""Which layer an operation belongs to, from the names of the operations: exporters write scopes, joined by `/`.
 
 A scope without scopes inside is a layer, with all of its nodes. Other scopes are what encloses layers, as a nested
 model does; a node right in such a scope, or in none, is a layer of its own.
