@@ -142,7 +142,6 @@ FAILURES: list[tuple[str, Callable[[Path], Path], type[ExportError], str, str]] 
         "LFS",
         "git lfs",
     ),
-    ("lite.keras", lambda path: written(path, b"\x1c\0\0\0TFL3"), UnsupportedError, "TensorFlow Lite", "model.save"),
     ("saved", saved_model, UnsupportedError, "is a SavedModel", "model.save"),
     ("folder", lambda path: path.mkdir() or path, SourceError, "it is a folder", ".keras"),  # type: ignore[func-returns-value]
     (

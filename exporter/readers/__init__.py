@@ -10,6 +10,7 @@ from __future__ import annotations
 READERS: dict[str, str] = {
     "keras_archive": "exporter.readers.keras_archive",
     "onnx_file": "exporter.readers.onnx_file",
+    "tflite": "exporter.readers.tflite_file",
 }
 
 

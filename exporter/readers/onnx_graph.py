@@ -17,8 +17,8 @@ from onnx import AttributeProto, NodeProto, ValueInfoProto
 
 from exporter.readers.onnx_initializers import dtype_name, initializer_nbytes
 from exporter.readers.onnx_parts import OnnxParts
-from exporter.readers.onnx_scopes import below, layers_of, node_names, outer_scopes
 from exporter.records import Cost, Edge, Layer, ModelGraph, OnnxNode, Shape, TensorSpec, Weight
+from exporter.sources.name_scopes import below, layers_of, node_names, outer_scopes
 from exporter.sources.onnx_graph import used_names
 
 ROOT, SCOPE, INPUT = "", "Scope", "InputLayer"

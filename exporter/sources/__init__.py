@@ -14,4 +14,5 @@ SOURCES: dict[str, str] = {
     "keras_h5": "exporter.sources.keras_h5",
     "keras_folder": "exporter.sources.keras_folder",
     "architecture": "exporter.sources.architecture",
+    "tflite": "exporter.sources.tflite_file",
 }

@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
-from exporter.sources.detection import keras_files, onnx_files
+from exporter.sources.detection import keras_files, onnx_files, tflite_files
 from exporter.sources.detection.applications import application_names, normalise
 from exporter.sources.detection.kinds import APPLICATION, KERAS_FOLDER, KINDS, SAVE_HINT, Seen
 
 # Asked in this order, those with a signature first.
-FILE_KINDS: tuple[Callable[[Seen], str | None], ...] = (keras_files.file_kind, onnx_files.file_kind)
+FILE_KINDS: tuple[Callable[[Seen], str | None], ...] = (
+    tflite_files.file_kind,
+    keras_files.file_kind,
+    onnx_files.file_kind,
+)
 FOLDER_KINDS: tuple[Callable[[Path], str | None], ...] = (keras_files.folder_kind,)
 # For a SOURCE that is no path: each says the kind and the safe name, or None.
 NAMED_SOURCES: tuple[Callable[[str], tuple[str, str] | None], ...] = ()
@@ -172,9 +176,6 @@ def _not_a_model(path: Path, head: bytes) -> ExportError:
     if head.startswith(b"version https://git-lfs"):
         why, hint = "it is a Git LFS pointer, not the file itself", "git lfs pull"
         return SourceError("is not a model", where=str(path), why=why, hint=hint)
-    if head[4:8] == b"TFL3":
-        why = "this version cannot read TensorFlow Lite files"
-        return UnsupportedError("is a TensorFlow Lite model", where=str(path), why=why, hint=SAVE_HINT)
     if not head:
         why = "the file is empty"
     elif _is_text(head):

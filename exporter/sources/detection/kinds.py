@@ -8,6 +8,7 @@ from pathlib import Path
 APPLICATION, KERAS_ARCHIVE, KERAS_H5 = "application", "keras_archive", "keras_h5"
 ARCHITECTURE, KERAS_FOLDER = "architecture", "keras_folder"
 ONNX_FILE = "onnx_file"
+TFLITE_FILE = "tflite"
 
 # What a sentence calls them; also the choices of `--source-kind`.
 KINDS = {
@@ -17,6 +18,7 @@ KINDS = {
     KERAS_FOLDER: "the folder of a Keras model",
     ARCHITECTURE: "a Keras architecture in JSON",
     ONNX_FILE: "an ONNX file",
+    TFLITE_FILE: "a TensorFlow Lite file",
 }
 # Kinds that are described and not converted, and why; `--to onnx` is refused with that.
 WITHOUT_ONNX = {ONNX_FILE: "it is an ONNX file"}
