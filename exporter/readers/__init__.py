@@ -11,6 +11,7 @@ READERS: dict[str, str] = {
     "keras_archive": "exporter.readers.keras_archive",
     "onnx_file": "exporter.readers.onnx_file",
     "tflite": "exporter.readers.tflite_file",
+    "tfjs_graph": "exporter.readers.tfjs_graph",
 }
 
 

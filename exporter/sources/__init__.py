@@ -15,4 +15,5 @@ SOURCES: dict[str, str] = {
     "keras_folder": "exporter.sources.keras_folder",
     "architecture": "exporter.sources.architecture",
     "tflite": "exporter.sources.tflite_file",
+    "tfjs_graph": "exporter.sources.tfjs_graph",
 }

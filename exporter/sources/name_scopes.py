@@ -1,15 +1,13 @@
-"""What the names of operations tell: those who write graphs join scopes by `/`.
+"""Which layer an operation belongs to, from the names of the operations: exporters write scopes, joined by `/`.
 
 A scope without scopes inside is a layer, with all of its nodes. Other scopes are what encloses layers, as a nested
-model does; a node right in such a scope, or in none, is a layer of its own. Where each operation has a row of its own,
-all scopes enclose.
+model does; a node right in such a scope, or in none, is a layer of its own.
 """
 
 from __future__ import annotations
 
 import functools
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from exporter.unique_names import Names
 
@@ -26,20 +24,6 @@ def layers_of(names: Iterable[str]) -> list[str]:
     scopes = {name.rpartition("/")[0] for name in names} - {""}
     enclosing = {outer for scope in scopes for outer in outer_scopes(scope)}
     return [_layer(name, enclosing) for name in names]
-
-
-def operation_names(names: Sequence[str]) -> list[str]:
-    """A unique key for each operation that has a row of its own, none of them that of a scope around another.
-
-    An operation that is alone in a scope gets the scope's name, which is that of the layer that it was made by.
-    """
-    clean = Names()
-    unique = [clean.unique("/".join(part for part in name.split("/") if part)) for name in names]
-    inside = Counter(outer for name in unique for outer in outer_scopes(name))
-    alone = [next((outer for outer in outer_scopes(name)[1:] if inside[outer] == 1), name) for name in unique]
-    enclosing = {outer for name in alone for outer in outer_scopes(name)}
-    found = Names(enclosing)
-    return [found.unique(f"{name}/op" if name in enclosing else name) for name in alone]
 
 
 def _layer(name: str, enclosing: set[str]) -> str:

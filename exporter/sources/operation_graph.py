@@ -6,13 +6,29 @@ Linear in operations and tensors. Between operations of different scopes an edge
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.records import Edge, Layer, ModelGraph, TensorSpec, Weight
 from exporter.sources.name_scopes import below, outer_scopes
+from exporter.unique_names import Names
 
 ROOT, SCOPE, INPUT = "", "Scope", "InputLayer"
+
+
+def operation_names(names: Sequence[str]) -> list[str]:
+    """A unique key for each operation that has a row of its own, none of them that of a scope around another.
+
+    An operation that is alone in a scope gets the scope's name, which is that of the layer that it was made by.
+    """
+    clean = Names()
+    unique = [clean.unique("/".join(part for part in name.split("/") if part)) for name in names]
+    inside = Counter(outer for name in unique for outer in outer_scopes(name))
+    alone = [next((outer for outer in outer_scopes(name)[1:] if inside[outer] == 1), name) for name in unique]
+    enclosing = {outer for name in alone for outer in outer_scopes(name)}
+    found = Names(enclosing)
+    return [found.unique(f"{name}/op" if name in enclosing else name) for name in alone]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
-from exporter.sources.detection import keras_files, onnx_files, tflite_files
+from exporter.sources.detection import keras_files, onnx_files, tfjs_files, tflite_files
 from exporter.sources.detection.applications import application_names, normalise
-from exporter.sources.detection.kinds import APPLICATION, KERAS_FOLDER, KINDS, SAVE_HINT, Seen
+from exporter.sources.detection.kinds import (
+    APPLICATION,
+    KERAS_FOLDER,
+    KINDS,
+    SAVE_HINT,
+    TFJS_GRAPH,
+    TFJS_LAYERS,
+    Seen,
+)
 
 # Asked in this order, those with a signature first.
 FILE_KINDS: tuple[Callable[[Seen], str | None], ...] = (
     tflite_files.file_kind,
+    tfjs_files.file_kind,
     keras_files.file_kind,
     onnx_files.file_kind,
 )
@@ -32,6 +41,8 @@ NAMED_SOURCES: tuple[Callable[[str], tuple[str, str] | None], ...] = ()
 FILES_OF: dict[str, Callable[[str], list[str]]] = {
     APPLICATION: lambda source: [],
     KERAS_FOLDER: keras_files.folder_files,
+    TFJS_LAYERS: tfjs_files.files,
+    TFJS_GRAPH: tfjs_files.files,
 }
 
 PATH_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".onnx", ".tflite", ".zip", ".json", ".pt", ".pth", ".ckpt", ".index")

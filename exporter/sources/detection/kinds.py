@@ -9,6 +9,7 @@ APPLICATION, KERAS_ARCHIVE, KERAS_H5 = "application", "keras_archive", "keras_h5
 ARCHITECTURE, KERAS_FOLDER = "architecture", "keras_folder"
 ONNX_FILE = "onnx_file"
 TFLITE_FILE = "tflite"
+TFJS_LAYERS, TFJS_GRAPH = "tfjs_layers", "tfjs_graph"
 
 # What a sentence calls them; also the choices of `--source-kind`.
 KINDS = {
@@ -19,6 +20,8 @@ KINDS = {
     ARCHITECTURE: "a Keras architecture in JSON",
     ONNX_FILE: "an ONNX file",
     TFLITE_FILE: "a TensorFlow Lite file",
+    TFJS_LAYERS: "a layers model of TensorFlow.js",
+    TFJS_GRAPH: "a graph model of TensorFlow.js",
 }
 # Kinds that are described and not converted, and why; `--to onnx` is refused with that.
 WITHOUT_ONNX = {ONNX_FILE: "it is an ONNX file"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,7 @@ from typing import Any
 from exporter.errors import UsageError
 from exporter.records import Job, ModelGraph, TensorSpec
 from exporter.sources.lite.lite_model import OPTIONAL, LiteGraph, LiteModel, LiteOperator, LiteTensor, Signature
-from exporter.sources.name_scopes import operation_names
-from exporter.sources.operation_graph import INPUT, Constant, Description, Operation
+from exporter.sources.operation_graph import INPUT, Constant, Description, Operation, operation_names
 from exporter.unique_names import Names
 
 SUBGRAPH = "Subgraph"
@@ -101,9 +101,9 @@ class _Describer:
 
     def _operations(self) -> Iterator[Operation]:
         """Those of the main graph, then of the graphs that they run, each graph once."""
-        left, seen = [(self.number, "")], {self.number}
+        left, seen = deque([(self.number, "")]), {self.number}
         while left:
-            number, prefix = left.pop(0)
+            number, prefix = left.popleft()
             graph = self.model.graphs[number]
             self._take_tensors(number, graph)
             operators = [(place, each) for place, each in enumerate(graph.operators) if not self._unpacks(number, each)]
