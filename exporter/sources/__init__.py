@@ -16,4 +16,5 @@ SOURCES: dict[str, str] = {
     "architecture": "exporter.sources.architecture",
     "tflite": "exporter.sources.tflite_file",
     "tfjs_graph": "exporter.sources.tfjs_graph",
+    "tfjs_layers": "exporter.sources.tfjs_layers",
 }

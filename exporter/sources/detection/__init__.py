@@ -46,6 +46,8 @@ FILES_OF: dict[str, Callable[[str], list[str]]] = {
 }
 
 PATH_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".onnx", ".tflite", ".zip", ".json", ".pt", ".pth", ".ckpt", ".index")
+# All of these are called model.json.
+NAMED_BY_FOLDER = (TFJS_LAYERS, TFJS_GRAPH)
 HEAD_BYTES = 4096
 # 60 characters of at most 4 bytes in UTF-8 stay below the 255 bytes that a file system allows, with room for a suffix.
 NAME_CHARACTERS = 60
@@ -110,7 +112,8 @@ def _detected(source: str) -> SourceRef:
     if not stat.S_ISREG(mode):
         raise SourceError("is not a model", where=source, why="it is neither a file nor a folder", hint=SAVE_HINT)
     try:
-        return SourceRef(_kind_of_file(path), source, safe_name(path))
+        kind = _kind_of_file(path)
+        return SourceRef(kind, source, safe_name(path.absolute().parent if kind in NAMED_BY_FOLDER else path))
     except OSError as error:
         raise SourceError("cannot be read", where=source, why=error.strerror or str(error)) from error
 
