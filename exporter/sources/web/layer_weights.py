@@ -40,9 +40,10 @@ def _give_inputs(entry: Any) -> None:
     while stack:
         item = stack.pop()
         layers = _layers(item)
-        first = layers[0].get("config") if layers and isinstance(layers[0], dict) else None
-        has_shape = isinstance(first, dict) and "batch_input_shape" in first
-        if item.get("class_name") == "Sequential" and has_shape and layers[0].get("class_name") != "InputLayer":
+        found = layers[0].get("config") if layers and isinstance(layers[0], dict) else None
+        first: dict[str, Any] = found if isinstance(found, dict) else {}
+        is_chain = item.get("class_name") == "Sequential"
+        if is_chain and "batch_input_shape" in first and layers[0].get("class_name") != "InputLayer":
             shape, dtype = first.pop("batch_input_shape"), first.get("dtype", "float32")
             settings = {"batch_input_shape": shape, "dtype": dtype, "name": "input_layer", "sparse": False}
             layers.insert(0, {"class_name": "InputLayer", "config": settings})
