@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
+from exporter.errors import ExportError, SourceError, UsageError
 from exporter.sources.detection import SourceRef, application_names, detect
 from exporter.sources.detection.keras_files import HDF5_SIGNATURE
 
@@ -136,7 +136,6 @@ FAILURES: list[tuple[str, Callable[[Path], Path], type[ExportError], str, str]] 
         "LFS",
         "git lfs",
     ),
-    ("lite.keras", lambda path: written(path, b"\x1c\0\0\0TFL3"), UnsupportedError, "TensorFlow Lite", "model.save"),
     ("folder", lambda path: path.mkdir() or path, SourceError, "it is a folder", ".keras"),  # type: ignore[func-returns-value]
     (
         "cut.keras",

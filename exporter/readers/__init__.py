@@ -12,6 +12,8 @@ READERS: dict[str, str] = {
     "onnx_file": "exporter.readers.onnx_file",
     "live_model": "exporter.readers.live_model",
     "checkpoint": "exporter.readers.checkpoint",
+    "tflite": "exporter.readers.tflite_file",
+    "tfjs_graph": "exporter.readers.tfjs_graph",
 }
 
 

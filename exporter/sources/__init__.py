@@ -18,4 +18,7 @@ SOURCES: dict[str, str] = {
     "saved_model": "exporter.sources.saved_model",
     "graph_def": "exporter.sources.graph_def",
     "meta_graph": "exporter.sources.meta_graph",
+    "tflite": "exporter.sources.tflite_file",
+    "tfjs_graph": "exporter.sources.tfjs_graph",
+    "tfjs_layers": "exporter.sources.tfjs_layers",
 }

@@ -29,7 +29,7 @@ from exporter.sources.optimising import optimise
 from exporter.sources.retyping import UNKNOWN_DTYPES, to_float32, users_of
 from exporter.sources.tf2onnx_lazy import LazyConstants
 from exporter.sources.tf2onnx_ops import REWRITERS
-from exporter.sources.tracing import TracedModel
+from exporter.sources.tracing import OpOwners, TracedModel
 from exporter.structure import OnnxStructure
 
 # What tf2onnx raises, from anywhere inside, when a model is beyond it.
@@ -53,21 +53,35 @@ def build(
     Raises UnsupportedError with the ops that tf2onnx cannot convert, and the layers that they are in.
     """
     model, lazy = _converted(traced, weights, graph, min(opset, opsets.TF2ONNX_OPSET), dtype)
+    return finish(model, lazy, weights, graph, opset, dtype, traced.owners, traced.output_layers)
+
+
+def finish(
+    model: onnx.ModelProto,
+    lazy: Mapping[str, LazyArray],
+    weights: Sequence[LazyArray],
+    graph: ModelGraph,
+    opset: int,
+    dtype: str,
+    owners: OpOwners,
+    output_layers: Sequence[str | None],
+) -> OnnxStructure:
+    """What tf2onnx made, optimised, in the dtype that is wanted, and with names for those who read it."""
     lazy = optimise(model, lazy, opset)
     # Inferred anew at the end: names of unknown dimensions are worth less than what is known by then.
     del model.graph.value_info[:]
     opsets.declare(model, opset)
     stays = precision.float32_layers(graph)
     interface = (*graph.inputs, *graph.outputs)
-    lazy, notes = runnable.finish(model, lazy, dtype, interface, lambda node: traced.owners.find(node.name)[0] in stays)
+    lazy, notes = runnable.finish(model, lazy, dtype, interface, lambda node: owners.find(node.name)[0] in stays)
     lazy = tied_weights.share(model, lazy)
     lazy = name_weights(model, lazy, {weight.name: weight.nbytes for weight in graph.weights})
     used_domains = {node.domain for inner in graphs(model.graph) for node in inner.node}
     replace(model.opset_import, [entry for entry in model.opset_import if entry.domain in used_domains | {""}])
     model = infer_shapes(model)
     layer_of_weight = {weight.name: weight.layer for weight in graph.weights}
-    layer_of_output = dict(zip((spec.name for spec in graph.outputs), traced.output_layers, strict=True))
-    nodes = describe_nodes(model, NodeLayers(lazy, layer_of_weight, layer_of_output, traced.owners))
+    layer_of_output = dict(zip((spec.name for spec in graph.outputs), output_layers, strict=True))
+    nodes = describe_nodes(model, NodeLayers(lazy, layer_of_weight, layer_of_output, owners))
     about_dtypes = precision.dtype_notes(weights, dtype)
     return OnnxStructure(model, lazy, nodes, lambda: (*about_dtypes, *notes()))
 

@@ -14,8 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
-from exporter.sources.detection import keras_files, onnx_files, python_sources, tensorflow_files
+from exporter.errors import ExportError, SourceError, UsageError
+from exporter.sources.detection import (
+    keras_files,
+    onnx_files,
+    python_sources,
+    tensorflow_files,
+    tfjs_files,
+    tflite_files,
+)
 from exporter.sources.detection.applications import application_names, normalise
 from exporter.sources.detection.kinds import (
     APPLICATION,
@@ -26,11 +33,15 @@ from exporter.sources.detection.kinds import (
     META_GRAPH,
     SAVE_HINT,
     SAVED_MODEL,
+    TFJS_GRAPH,
+    TFJS_LAYERS,
     Seen,
 )
 
 # Asked in this order, those with a signature first.
 FILE_KINDS: tuple[Callable[[Seen], str | None], ...] = (
+    tflite_files.file_kind,
+    tfjs_files.file_kind,
     python_sources.file_kind,
     keras_files.file_kind,
     onnx_files.file_kind,
@@ -50,10 +61,14 @@ FILES_OF: dict[str, Callable[[str], list[str]]] = {
     SAVED_MODEL: tensorflow_files.saved_model_files,
     META_GRAPH: tensorflow_files.meta_graph_files,
     CHECKPOINT: tensorflow_files.checkpoint_files,
+    TFJS_LAYERS: tfjs_files.files,
+    TFJS_GRAPH: tfjs_files.files,
 }
 
 PATH_SUFFIXES: tuple[str, ...] = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt", ".meta", ".index", ".ckpt", ".onnx")
 PATH_SUFFIXES += (".tflite", ".zip", ".json", ".pt", ".pth")
+# All of these are called model.json.
+NAMED_BY_FOLDER = (TFJS_LAYERS, TFJS_GRAPH)
 HEAD_BYTES = 4096
 # 60 characters of at most 4 bytes in UTF-8 stay below the 255 bytes that a file system allows, with room for a suffix.
 NAME_CHARACTERS = 60
@@ -118,7 +133,8 @@ def _detected(source: str) -> SourceRef:
     if not stat.S_ISREG(mode):
         raise SourceError("is not a model", where=source, why="it is neither a file nor a folder", hint=SAVE_HINT)
     try:
-        return SourceRef(_kind_of_file(path), source, safe_name(path))
+        kind = _kind_of_file(path)
+        return SourceRef(kind, source, safe_name(path.absolute().parent if kind in NAMED_BY_FOLDER else path))
     except OSError as error:
         raise SourceError("cannot be read", where=source, why=error.strerror or str(error)) from error
 
@@ -191,9 +207,6 @@ def _not_a_model(path: Path, head: bytes) -> ExportError:
     if head.startswith(b"version https://git-lfs"):
         why, hint = "it is a Git LFS pointer, not the file itself", "git lfs pull"
         return SourceError("is not a model", where=str(path), why=why, hint=hint)
-    if head[4:8] == b"TFL3":
-        why = "this version cannot read TensorFlow Lite files"
-        return UnsupportedError("is a TensorFlow Lite model", where=str(path), why=why, hint=SAVE_HINT)
     if not head:
         why = "the file is empty"
     elif _is_text(head):

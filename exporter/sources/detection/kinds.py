@@ -10,6 +10,8 @@ ARCHITECTURE, KERAS_FOLDER = "architecture", "keras_folder"
 ONNX_FILE = "onnx_file"
 FACTORY, LIVE_MODEL = "factory", "live_model"
 SAVED_MODEL, GRAPH_DEF, META_GRAPH, CHECKPOINT = "saved_model", "graph_def", "meta_graph", "checkpoint"
+TFLITE_FILE = "tflite"
+TFJS_LAYERS, TFJS_GRAPH = "tfjs_layers", "tfjs_graph"
 
 # What a sentence calls them; also the choices of `--source-kind`.
 KINDS = {
@@ -25,6 +27,9 @@ KINDS = {
     GRAPH_DEF: "a TensorFlow graph",
     META_GRAPH: "a TensorFlow graph with its checkpoint",
     CHECKPOINT: "a TensorFlow checkpoint",
+    TFLITE_FILE: "a TensorFlow Lite file",
+    TFJS_LAYERS: "a layers model of TensorFlow.js",
+    TFJS_GRAPH: "a graph model of TensorFlow.js",
 }
 # Kinds that are described and not converted, and why; `--to onnx` is refused with that.
 WITHOUT_ONNX = {
