@@ -14,8 +14,19 @@ from typing import Any
 
 from exporter.readers import Unexplained
 from exporter.readers.json_cursor import JsonCursor
-from exporter.readers.keras_classes import OPERATIONS, OwnWeight, own_weights
-from exporter.readers.keras_shapes import SETTINGS, Spec, input_spec, output_dtype, output_spec
+from exporter.readers.keras_calls import Ref, Tensor, calls_of, returns_scores, shape_of, tensors_of
+from exporter.readers.keras_classes import OPERATIONS, RENAMED, OwnWeight, own_weights
+from exporter.readers.keras_inner import Inner, Reading, built_shapes, inner_layers, without_layers
+from exporter.readers.keras_sequences import (
+    ATTENTION,
+    BUILT,
+    BUILT_WITH_SHAPES,
+    RECURRENT,
+    WRAPPERS,
+    output_count,
+    output_specs,
+)
+from exporter.readers.keras_shapes import SETTINGS, Spec, input_spec, output_dtype
 from exporter.records import Shape
 from exporter.sources.config_text import config_text
 
@@ -26,23 +37,14 @@ PACKAGE = re.compile(r"keras(\.|$)")
 INNER_LAYERS = ("keras.layers", "keras.models", "keras.src.layers", "keras.src.models")
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """A tensor that goes into a call: which output of which call of which layer of the same model."""
-
-    layer: str
-    call: int
-    output: int
-    shape: Shape
-    dtype: str
-
-
 @dataclass(slots=True)
 class RawLayer:
     """One entry of a model's `layers`. `calls` has the tensors that go into each call; operations are no layers.
 
     `built` is the shape that the layer was built with, None where the file does not say. `config` has the few settings
-    that shapes depend on, `text` all of them.
+    that shapes depend on, `text` all of them. `outputs` is the number of tensors that a call gives, `with_scores` says
+    whether attention scores are among them. A layer has layers `inside` it, or is a `model`; of one that is inside of
+    another, `stored` is the group of its weights below its owner's, and `is_made` says whether its owner makes it.
     """
 
     name: str
@@ -54,7 +56,12 @@ class RawLayer:
     calls: list[tuple[Ref, ...]]
     built: Shape | None
     weights: list[OwnWeight]
+    outputs: int = 1
+    with_scores: bool = False
+    inside: list[RawLayer] = field(default_factory=list)
     model: RawModel | None = None
+    stored: str = ""
+    is_made: bool = False
 
 
 @dataclass(slots=True)
@@ -65,19 +72,20 @@ class RawModel:
     class_name: str
     trainable: bool
     layers: list[RawLayer] = field(default_factory=list)
-    inputs: list[tuple[str, int, int]] = field(default_factory=list)
-    outputs: list[tuple[str, tuple[str, int, int]]] = field(default_factory=list)
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[tuple[str, Tensor]] = field(default_factory=list)
 
 
 def read_config(text: str) -> RawModel:
     """The model of a whole `config.json`, layer by layer. Raises Unexplained, and ValueError for what is no JSON."""
     cursor, record, settings = JsonCursor(text), {}, {}
     layers: list[RawLayer] = []
+    reading = Reading()
     for key in cursor.members():
         if key == "config" and cursor.peek() == "{":
             for name in cursor.members():
                 if name == "layers" and cursor.peek() == "[":
-                    layers = list(raw_layers(cursor.elements()))
+                    layers = list(raw_layers(cursor.elements(), reading))
                 else:
                     settings[name] = cursor.value()
         else:
@@ -95,8 +103,8 @@ def _model(record: Mapping[str, Any], settings: Mapping[str, Any], layers: list[
     if class_name == "Sequential":
         _chain(found)
     else:
-        found.inputs = [place for _, place in _places(settings.get("input_layers"))]
-        found.outputs = list(_places(settings.get("output_layers")))
+        found.inputs = [place for _, place in tensors_of(settings.get("input_layers"))]
+        found.outputs = list(tensors_of(settings.get("output_layers")))
     return found
 
 
@@ -118,45 +126,89 @@ def _given(layer: RawLayer, spec: Spec, built: Shape | None) -> Spec:
     if layer.model:
         raise Unexplained("a model inside of a Sequential")
     if built is None:
-        return output_spec(layer.class_name, layer.config, [spec])
+        return output_specs(layer.class_name, layer.config, [spec], with_scores=False)[0]
     return built, output_dtype(layer.class_name, layer.config, spec[1])
 
 
-def raw_layers(entries: Iterable[Any]) -> Iterator[RawLayer]:
-    shared: set[Any] = set()
+def raw_layers(entries: Iterable[Any], reading: Reading) -> Iterator[RawLayer]:
     for entry in entries:
         # A layer that stands in two models of one file is one object; it is not followed here.
-        if isinstance(entry, dict) and (key := entry.get("shared_object_id")) is not None:
-            if key in shared:
-                raise Unexplained("a layer that is shared between models")
-            shared.add(key)
-        yield _layer(entry)
+        if not reading.is_new(entry):
+            raise Unexplained("a layer that is shared between models")
+        yield _layer(entry, reading)
 
 
-def _layer(entry: Any) -> RawLayer:
+def _layer(entry: Any, reading: Reading) -> RawLayer:
     if not isinstance(entry, dict) or not isinstance(entry.get("config"), dict) or "module" not in entry:
         raise Unexplained("a config of an older layout")
     module, class_name, config = str(entry["module"]), str(entry["class_name"]), entry["config"]
     is_model = class_name in MODELS and "layers" in config
-    is_layer = is_model or module == "keras.layers"
-    if not is_layer and not (module.startswith(OPERATION_MODULES) and class_name in OPERATIONS):
-        raise Unexplained(f"{module}.{class_name}")
-    if not is_model and any(_holds_layers(value) for value in config.values()):
-        raise Unexplained(f"a {class_name} with layers inside")
+    if not is_model and module != "keras.layers":
+        return _operation(entry, module, class_name, config)
     name = str(entry.get("name") or config["name"])
-    model = _model(entry, config, list(raw_layers(config["layers"]))) if is_model else None
+    if is_model:
+        model = _model(entry, config, list(raw_layers(config["layers"], reading)))
+        found = RawLayer(name, class_name, True, model.trainable, config_text(_own_settings(model)), {}, [], None, [])
+        found.model, found.outputs = model, len(model.outputs)
+    else:
+        found = _plain_layer(name, class_name, entry, reading)
+    found.calls = calls_of(entry.get("inbound_nodes"), class_name)
+    return found
+
+
+def _operation(entry: Mapping[str, Any], module: str, class_name: str, config: Mapping[str, Any]) -> RawLayer:
+    """A call of `keras.ops` among the layers."""
+    if not module.startswith(OPERATION_MODULES) or class_name not in OPERATIONS:
+        raise Unexplained(f"{module}.{class_name}")
+    if any(_holds_layers(value) for value in config.values()):
+        raise Unexplained(f"a {class_name} with layers inside")
+    name, text = str(entry.get("name") or config["name"]), config_text(_unshared(config))
     return RawLayer(
-        name=name,
-        class_name=class_name,
-        is_layer=is_layer,
-        trainable=model.trainable if model else bool(config.get("trainable", True)) and is_layer,
-        text=config_text(_own_settings(model) if model else _unshared(config)),
-        config={} if is_model else {key: value for key, value in config.items() if key in SETTINGS},
-        calls=_calls(entry.get("inbound_nodes"), class_name),
-        built=_built(entry.get("build_config")),
-        weights=own_weights(class_name, config) if is_layer and not is_model else [],
-        model=model,
+        name, class_name, False, False, text, {}, calls_of(entry.get("inbound_nodes"), class_name), None, []
     )
+
+
+def _plain_layer(name: str, class_name: str, entry: Mapping[str, Any], reading: Reading) -> RawLayer:
+    """A layer that is no model; its calls are left to the caller."""
+    config, build = entry["config"], entry.get("build_config")
+    if any(_holds_layers(value) for value in without_layers(class_name, config).values()):
+        raise Unexplained(f"a {class_name} with layers inside")
+    scores = class_name in ATTENTION and returns_scores(entry.get("inbound_nodes"))
+    found = RawLayer(
+        name=name,
+        class_name=RENAMED.get(class_name, class_name),
+        is_layer=True,
+        trainable=bool(config.get("trainable", True)),
+        text=config_text(_unshared(config)),
+        config=_settings(class_name, config, build),
+        calls=[],
+        built=_built(build),
+        weights=own_weights(class_name, config),
+        outputs=output_count(class_name, config, with_scores=scores),
+        with_scores=scores,
+    )
+    for inner in inner_layers(class_name, config, build, reading):
+        found.inside.append(_inner_layer(inner, reading))
+    return found
+
+
+def _inner_layer(inner: Inner, reading: Reading) -> RawLayer:
+    if not reading.is_new(inner.entry):
+        raise Unexplained("a layer that is shared between layers")
+    found = _layer(inner.entry, reading)
+    if not inner.is_made and not found.model and "build_config" not in inner.entry and (found.weights or found.inside):
+        raise Unexplained(f"{found.name} does not say how it was built")
+    found.stored, found.is_made = inner.stored, inner.is_made
+    return found
+
+
+def _settings(class_name: str, config: Mapping[str, Any], build: Any) -> Mapping[str, Any]:
+    """What shapes depend on."""
+    if class_name in (*RECURRENT, *WRAPPERS):
+        return config
+    if class_name in BUILT_WITH_SHAPES:
+        return {**config, BUILT: built_shapes(build)}
+    return {key: value for key, value in config.items() if key in SETTINGS}
 
 
 def _own_settings(model: RawModel) -> dict[str, Any]:
@@ -187,50 +239,7 @@ def _holds_layers(value: Any) -> bool:
 def _built(config: Any) -> Shape | None:
     shape = config.get("input_shape") if isinstance(config, dict) else None
     return (
-        _shape(shape) if isinstance(shape, list) and all(size is None or type(size) is int for size in shape) else None
+        shape_of(shape)
+        if isinstance(shape, list) and all(size is None or type(size) is int for size in shape)
+        else None
     )
-
-
-def _calls(nodes: Any, class_name: str) -> list[tuple[Ref, ...]]:
-    """The tensors of each call; an input layer has one call, which takes none."""
-    if class_name == "InputLayer":
-        return [()]
-    calls = [tuple(_refs(node)) for node in nodes or ()]
-    if not all(calls):
-        raise Unexplained("a call without tensors")
-    return calls
-
-
-def _refs(node: Any) -> Iterator[Ref]:
-    """In the order in which Keras flattens arguments: positions first, then keywords by name."""
-    if not isinstance(node, dict) or not {"args", "kwargs"} <= node.keys():
-        raise Unexplained("calls of an older layout")
-    stack = [node["kwargs"], node["args"]]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, dict) and item.get("class_name") == "__keras_tensor__":
-            tensor = item["config"]
-            layer, call, output = tensor["keras_history"]
-            yield Ref(str(layer), int(call), int(output), _shape(tensor["shape"]), str(tensor["dtype"]))
-        elif isinstance(item, dict):
-            stack.extend(value for _, value in sorted(item.items(), reverse=True))
-        elif isinstance(item, list):
-            stack.extend(reversed(item))
-
-
-def _places(value: Any, key: str = "") -> Iterator[tuple[str, tuple[str, int, int]]]:
-    """Every `[layer, call, output]` in the structure; of a flat dictionary with its keys."""
-    if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str):
-        yield key, (value[0], int(value[1]), int(value[2]))
-    elif isinstance(value, dict):
-        for name, inner in sorted(value.items()):
-            yield from _places(inner, name)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _places(inner)
-    else:
-        raise Unexplained("inputs or outputs in another layout")
-
-
-def _shape(sizes: Any) -> Shape:
-    return tuple(None if size is None else int(size) for size in sizes)

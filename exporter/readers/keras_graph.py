@@ -6,15 +6,15 @@ model have to be worked out.
 
 from __future__ import annotations
 
-import functools
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from exporter.readers import Unexplained
 from exporter.readers.keras_config import RawLayer, RawModel
-from exporter.readers.keras_shapes import Spec, input_spec, output_spec
+from exporter.readers.keras_names import stored_name
+from exporter.readers.keras_sequences import BUILT_WITH_SHAPES, output_specs
+from exporter.readers.keras_shapes import Spec, input_spec
 from exporter.records import Edge, Layer, ModelGraph, TensorSpec, Weight
 from exporter.unique_names import Names
 
@@ -24,13 +24,14 @@ StoredWeights = Callable[["Place"], list[tuple[tuple[int, ...], str, int]]]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a layer has its row. `stored` is the path of its weights in the file."""
+    """Where a layer has its row. `stored` is where the file has its weights, `path` what their names start with."""
 
     layer: RawLayer
     namespace: str
     depth: int
     parent: str | None
     stored: str
+    path: str
 
 
 class Outputs:
@@ -56,10 +57,9 @@ class Outputs:
 
     def of(self, layer: RawLayer, call: int) -> list[Spec]:
         """All outputs of one call. Raises Unexplained."""
-        count = len(layer.model.outputs) if layer.model else 1
-        if self.counts.get((layer.name, call), 0) > count:
-            raise Unexplained(f"{layer.name} gives more than one tensor")
-        return [self.spec((layer.name, call, output)) for output in range(count)]
+        if self.counts.get((layer.name, call), 0) > layer.outputs:
+            raise Unexplained(f"{layer.name} gives more tensors than known")
+        return [self.spec((layer.name, call, output)) for output in range(layer.outputs)]
 
     def spec(self, place: tuple[str, int, int]) -> Spec:
         if place not in self.known:
@@ -79,12 +79,15 @@ class Outputs:
             return inner.spec(layer.model.outputs[output][1])
         if not layer.is_layer:
             raise Unexplained(f"the output of {layer.class_name}")
-        return output_spec(layer.class_name, layer.config, [(ref.shape, ref.dtype) for ref in inputs])
+        if layer.class_name in BUILT_WITH_SHAPES and len(layer.calls) > 1:
+            raise Unexplained(f"the output of a shared {layer.class_name}")
+        given = [(ref.shape, ref.dtype) for ref in inputs]
+        return output_specs(layer.class_name, layer.config, given, with_scores=layer.with_scores)[output]
 
 
 def describe(model: RawModel, name: str, stored: StoredWeights) -> ModelGraph:
     """Raises Unexplained."""
-    places = list(_places(model, None, 0, "", Names()))
+    places = list(_places(model, None, Names()))
     weights = list(_weights(places, stored, model.trainable))
     outer = Outputs(model)
     edges = tuple(_edges(model, None, _by_parent(places)))
@@ -98,27 +101,25 @@ def describe(model: RawModel, name: str, stored: StoredWeights) -> ModelGraph:
     )
 
 
-def _places(model: RawModel, parent: str | None, depth: int, stored: str, names: Names) -> Iterator[Place]:
+def _places(model: RawModel, parent: Place | None, names: Names) -> Iterator[Place]:
     used: dict[str, int] = {}
     for layer in model.layers:
-        path = f"{stored}layers/{_stored_name(layer.class_name, used)}/" if layer.is_layer else ""
-        namespace = names.unique(layer.name if parent is None else f"{parent}/{layer.name}")
-        yield Place(layer, namespace, depth, parent, path)
-        if layer.model:
-            yield from _places(layer.model, namespace, depth + 1, path, names)
+        group = f"layers/{stored_name(layer.class_name, used)}" if layer.is_layer else ""
+        yield from _with_inner(layer, parent, group, names)
 
 
-def _stored_name(class_name: str, used: dict[str, int]) -> str:
-    """`Conv2D` → `conv2d`, `conv2d_1`: as Keras names the groups of a weights file (`saving_lib`)."""
-    name = _snake_case(class_name)
-    used[name] = used.get(name, -1) + 1
-    return f"{name}_{used[name]}" if used[name] else name
-
-
-@functools.cache
-def _snake_case(name: str) -> str:
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+def _with_inner(layer: RawLayer, parent: Place | None, group: str, names: Names) -> Iterator[Place]:
+    """The layer, and what is inside it; `group` is where its weights are below those of its parent."""
+    stored = f"{parent.stored if parent else ''}{group}/" if group else ""
+    path = f"{parent.path}/{layer.name}" if parent and layer.is_made else layer.name
+    namespace = names.unique(f"{parent.namespace}/{layer.name}" if parent else layer.name)
+    depth, above = (parent.depth + 1, parent.namespace) if parent else (0, None)
+    place = Place(layer, namespace, depth, above, stored, path)
+    yield place
+    if layer.model:
+        yield from _places(layer.model, place, names)
+    for inner in layer.inside:
+        yield from _with_inner(inner, place, inner.stored, names)
 
 
 def _weights(places: list[Place], stored: StoredWeights, trainable: bool) -> Iterator[Weight]:
@@ -129,7 +130,7 @@ def _weights(places: list[Place], stored: StoredWeights, trainable: bool) -> Ite
         if len(found) != len(layer.weights):
             raise Unexplained(f"{place.namespace} has {len(found)} weights in the file")
         for (own, changes), (shape, dtype, nbytes) in zip(layer.weights, found, strict=True):
-            path = f"{layer.name}/{own}"
+            path = f"{place.path}/{own}"
             name = names.unique(f"{place.namespace}/{own}" if path in names.taken else path)
             yield Weight(name, place.namespace, shape, dtype, nbytes, trainable and changes and layer.trainable)
 
@@ -143,8 +144,14 @@ def _edges(model: RawModel, parent: str | None, inside: dict[str | None, dict[st
                 source, target = here[ref.layer].namespace, here[layer.name].namespace
                 yield Edge(source, ref.call, ref.output, target, number, position, ref.shape, ref.dtype)
     for layer in model.layers:
-        if layer.model:
-            yield from _edges(layer.model, here[layer.name].namespace, inside)
+        yield from _edges_inside(here[layer.name], inside)
+
+
+def _edges_inside(place: Place, inside: dict[str | None, dict[str, Place]]) -> Iterator[Edge]:
+    if place.layer.model:
+        yield from _edges(place.layer.model, place.namespace, inside)
+    for inner in place.layer.inside:
+        yield from _edges_inside(inside[place.namespace][inner.name], inside)
 
 
 def _by_parent(places: Iterable[Place]) -> dict[str | None, dict[str, Place]]:
@@ -180,13 +187,8 @@ def _rows(model: RawModel, places: list[Place], edges: Iterable[Edge], weights: 
             depth=place.depth,
             parent=place.parent,
             trainable=layer.trainable,
-            inputs=tuple(
-                TensorSpec(_tensor_name(ref.layer, ref.output), ref.shape, ref.dtype) for ref in layer.calls[0]
-            ),
-            outputs=tuple(
-                TensorSpec(_tensor_name(layer.name, number), *spec)
-                for number, spec in enumerate(outputs[place.parent].of(layer, 0))
-            ),
+            inputs=_inputs(layer),
+            outputs=_first_outputs(layer, outputs.get(place.parent)),
             params=sum(math.prod(weight.shape) for weight in held),
             params_trainable=sum(math.prod(weight.shape) for weight in held if weight.trainable),
             params_total=totals[place.namespace],
@@ -195,6 +197,20 @@ def _rows(model: RawModel, places: list[Place], edges: Iterable[Edge], weights: 
             connected_to=tuple(sources.get(place.namespace, ())),
             config=layer.text,
         )
+
+
+def _inputs(layer: RawLayer) -> tuple[TensorSpec, ...] | None:
+    """Those of the first call; a layer inside of another one that is no model has no calls."""
+    if not layer.calls:
+        return None
+    return tuple(TensorSpec(_tensor_name(ref.layer, ref.output), ref.shape, ref.dtype) for ref in layer.calls[0])
+
+
+def _first_outputs(layer: RawLayer, known: Outputs | None) -> tuple[TensorSpec, ...] | None:
+    if not layer.calls or known is None:
+        return None
+    specs = enumerate(known.of(layer, 0))
+    return tuple(TensorSpec(_tensor_name(layer.name, number), *spec) for number, spec in specs)
 
 
 def _totals(places: list[Place], own: dict[str, list[Weight]]) -> dict[str, int]:
