@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from exporter.readers import Unexplained
+from exporter.readers.keras_calls import Ref
 from exporter.readers.keras_config import RawLayer, RawModel
 from exporter.readers.keras_names import stored_name
 from exporter.readers.keras_sequences import BUILT_WITH_SHAPES, output_specs
@@ -79,10 +80,22 @@ class Outputs:
             return inner.spec(layer.model.outputs[output][1])
         if not layer.is_layer:
             raise Unexplained(f"the output of {layer.class_name}")
+        if layer.class_name == "TimeDistributed" and layer.inside[0].model:
+            return _each_time(layer.inside[0].model, inputs[0])
         if layer.class_name in BUILT_WITH_SHAPES and len(layer.calls) > 1:
             raise Unexplained(f"the output of a shared {layer.class_name}")
         given = [(ref.shape, ref.dtype) for ref in inputs]
         return output_specs(layer.class_name, layer.config, given, with_scores=layer.with_scores)[output]
+
+
+def _each_time(model: RawModel, given: Ref) -> Spec:
+    """What a model gives that is applied to each step of a sequence. Raises Unexplained."""
+    inner = Outputs(model)
+    specs = [inner.spec(place) for place in model.inputs]
+    if specs != [((given.shape[0], *given.shape[2:]), given.dtype)] or len(model.outputs) != 1:
+        raise Unexplained("a model that is applied to other shapes")
+    (batch, *rest), dtype = inner.spec(model.outputs[0][1])
+    return (batch, given.shape[1], *rest), dtype
 
 
 def describe(model: RawModel, name: str, stored: StoredWeights) -> ModelGraph:

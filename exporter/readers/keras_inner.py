@@ -88,8 +88,6 @@ def inner_layers(class_name: str, config: Config, build: Any, reading: Reading) 
     if class_name in CELLS:
         return [Inner("cell", _cell(class_name, config), is_made=True)]
     if class_name in ATTENTION:
-        if not config.get("trainable", True):
-            raise Unexplained(f"a frozen {class_name}")
         return list(ATTENTION[class_name](config, built_shapes(build), reading))
     return []
 
@@ -108,7 +106,7 @@ def _in_setting(class_name: str, config: Config, setting: str, stored: str) -> I
         return Inner(stored, entry, is_made=False)
     # Keras makes the forward layer anew, under a name of this form.
     name = str(entry["config"].get("name"))
-    if not name.startswith("forward_" if setting == "layer" else "backward_"):
+    if setting == "layer" and not name.startswith("forward_"):
         raise Unexplained(f"a Bidirectional with a layer {name}")
     return Inner(stored, entry, is_made=False)
 
@@ -125,9 +123,9 @@ def _cell(class_name: str, config: Config) -> dict[str, Any]:
     if config.get("stateful"):
         raise Unexplained("a recurrent layer that keeps its state")
     settings = {key: value for key, value in config.items() if key not in AROUND_CELL}
-    settings |= {"name": CELL_NAMES[kind]}
-    if kind == "ConvLSTMCell" and not settings.pop("trainable", True):
-        raise Unexplained(f"a frozen {class_name}")
+    settings |= {"name": CELL_NAMES[kind], "seed": config.get("seed")}
+    # A convolutional layer does not hand on that it is frozen.
+    settings |= {"trainable": True} if kind == "ConvLSTMCell" else {}
     return _entry(kind, settings)
 
 
@@ -150,7 +148,7 @@ def _multi_head(config: Config, shapes: Mapping[str, Shape], reading: Reading) -
     yield _projection("query", config, *_equation(len(query) - 1, 1, [heads, key_size]))
     yield _projection("key", config, *_equation(len(key) - 1, 1, [heads, key_size]))
     if config.get("use_gate"):
-        yield _projection("gate", config, *_equation(len(query) - 1, 1, [heads, value_size]), activation="sigmoid")
+        yield _projection("gate", config, *_equation(len(query) - 1, 1, [heads, value_size]), *("sigmoid", "_gate_dense"))
     yield _projection("value", config, *_equation(len(value) - 1, 1, [heads, value_size]))
     # Keras sets this setting to the axes that it chose, so that a built layer has it.
     axes = config.get("attention_axes")
