@@ -2,7 +2,8 @@
 
 A reader's module has `read(job: Job, spool_path: str) -> DescribedModel`. It raises `Unexplained` for whatever it does
 not know exactly (a class of layer, a setting, an older layout): then Keras itself is asked, by `exporter.sources`. An
-ONNX file has no other way. Both ways give the same rows wherever both go: a reader never guesses.
+ONNX file, or one of weights alone, has no other way. Both ways give the same rows wherever both go: a reader never
+guesses.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 READERS: dict[str, str] = {
     "keras_archive": "exporter.readers.keras_archive",
     "onnx_file": "exporter.readers.onnx_file",
+    "keras_weights": "exporter.readers.keras_weights",
+    "safetensors": "exporter.readers.safetensors_file",
 }
 
 

@@ -148,7 +148,9 @@ def _multi_head(config: Config, shapes: Mapping[str, Shape], reading: Reading) -
     yield _projection("query", config, *_equation(len(query) - 1, 1, [heads, key_size]))
     yield _projection("key", config, *_equation(len(key) - 1, 1, [heads, key_size]))
     if config.get("use_gate"):
-        yield _projection("gate", config, *_equation(len(query) - 1, 1, [heads, value_size]), *("sigmoid", "_gate_dense"))
+        yield _projection(
+            "gate", config, *_equation(len(query) - 1, 1, [heads, value_size]), *("sigmoid", "_gate_dense")
+        )
     yield _projection("value", config, *_equation(len(value) - 1, 1, [heads, value_size]))
     # Keras sets this setting to the axes that it chose, so that a built layer has it.
     axes = config.get("attention_axes")

@@ -15,12 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
-from exporter.sources.detection import keras_files, onnx_files
+from exporter.sources.detection import keras_files, onnx_files, safetensors_files
 from exporter.sources.detection.applications import application_names, normalise
-from exporter.sources.detection.kinds import APPLICATION, KERAS_FOLDER, KINDS, SAVE_HINT, Seen
+from exporter.sources.detection.kinds import (
+    APPLICATION,
+    KERAS_FOLDER,
+    KERAS_WEIGHTS,
+    KINDS,
+    SAFETENSORS,
+    SAVE_HINT,
+    Seen,
+)
+from exporter.sources.safetensors_index import index_files
+from exporter.sources.weight_map import weights_files
 
 # Asked in this order, those with a signature first.
-FILE_KINDS: tuple[Callable[[Seen], str | None], ...] = (keras_files.file_kind, onnx_files.file_kind)
+FILE_KINDS: tuple[Callable[[Seen], str | None], ...] = (
+    safetensors_files.file_kind,
+    keras_files.file_kind,
+    onnx_files.file_kind,
+)
 FOLDER_KINDS: tuple[Callable[[Path], str | None], ...] = (keras_files.folder_kind,)
 # For a SOURCE that is no path: each says the kind and the safe name, or None.
 NAMED_SOURCES: tuple[Callable[[str], tuple[str, str] | None], ...] = ()
@@ -28,9 +42,25 @@ NAMED_SOURCES: tuple[Callable[[str], tuple[str, str] | None], ...] = ()
 FILES_OF: dict[str, Callable[[str], list[str]]] = {
     APPLICATION: lambda source: [],
     KERAS_FOLDER: keras_files.folder_files,
+    KERAS_WEIGHTS: weights_files,
+    SAFETENSORS: index_files,
 }
 
-PATH_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".onnx", ".tflite", ".zip", ".json", ".pt", ".pth", ".ckpt", ".index")
+PATH_SUFFIXES = (
+    ".keras",
+    ".h5",
+    ".hdf5",
+    ".pb",
+    ".onnx",
+    ".tflite",
+    ".zip",
+    ".json",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".index",
+    ".safetensors",
+)
 HEAD_BYTES = 4096
 # 60 characters of at most 4 bytes in UTF-8 stay below the 255 bytes that a file system allows, with room for a suffix.
 NAME_CHARACTERS = 60
@@ -175,6 +205,8 @@ def _not_a_model(path: Path, head: bytes) -> ExportError:
     if head[4:8] == b"TFL3":
         why = "this version cannot read TensorFlow Lite files"
         return UnsupportedError("is a TensorFlow Lite model", where=str(path), why=why, hint=SAVE_HINT)
+    if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+        raise keras_files.pickled(path, "a pickle")
     if not head:
         why = "the file is empty"
     elif _is_text(head):

@@ -8,6 +8,7 @@ from pathlib import Path
 APPLICATION, KERAS_ARCHIVE, KERAS_H5 = "application", "keras_archive", "keras_h5"
 ARCHITECTURE, KERAS_FOLDER = "architecture", "keras_folder"
 ONNX_FILE = "onnx_file"
+KERAS_WEIGHTS, SAFETENSORS = "keras_weights", "safetensors"
 
 # What a sentence calls them; also the choices of `--source-kind`.
 KINDS = {
@@ -17,15 +18,16 @@ KINDS = {
     KERAS_FOLDER: "the folder of a Keras model",
     ARCHITECTURE: "a Keras architecture in JSON",
     ONNX_FILE: "an ONNX file",
+    KERAS_WEIGHTS: "a file of Keras weights",
+    SAFETENSORS: "a safetensors file",
 }
 # Kinds that are described and not converted, and why; `--to onnx` is refused with that.
 WITHOUT_ONNX = {ONNX_FILE: "it is an ONNX file"}
+WITHOUT_ONNX |= dict.fromkeys(
+    (KERAS_WEIGHTS, SAFETENSORS), "it holds weights alone, without the model that they are of"
+)
 
 SAVE_HINT = "save the model from Keras with model.save('model.keras') and export that file"
-WEIGHTS_HINT = (
-    "give the application's name, or a file with the architecture, and this file with --weights, such as: "
-    "export-model resnet101 --weights {}"
-)
 
 
 @dataclass(frozen=True)
