@@ -8,12 +8,24 @@ guesses.
 
 from __future__ import annotations
 
+from exporter.errors import ExportError
+
 READERS: dict[str, str] = {
     "keras_archive": "exporter.readers.keras_archive",
     "onnx_file": "exporter.readers.onnx_file",
+    "keras_h5": "exporter.readers.keras_h5",
     "keras_weights": "exporter.readers.keras_weights",
     "safetensors": "exporter.readers.safetensors_file",
 }
+# Readers whose `read` takes `lenient`: then it goes on where the framework cannot load the file, and takes layers of
+# unknown classes as they stand there.
+LENIENT = ("keras_archive", "keras_h5")
+
+
+def unloaded_note(error: ExportError) -> str:
+    """What the user must see of a model that is described although its framework cannot load it, and why it cannot."""
+    why = f"{error.what} ({error.why})"
+    return f"described by the file alone, because Keras cannot load it: it {why}; what the file leaves open is NULL"
 
 
 class Unexplained(Exception):  # noqa: N818 (no error: the other way of reading is taken)

@@ -26,10 +26,16 @@ def damaged(path: str, error: Exception) -> SourceError:
     return SourceError("is truncated or corrupt", where=path, why=f"as an HDF5 file: {error}", hint=COPY_AGAIN)
 
 
+def is_own(item: h5py.Group | h5py.Dataset, group: h5py.Group) -> bool:
+    """Whether it is in the same file: a link may lead to any other."""
+    return bool(item.file == group.file)
+
+
 def legacy_root(file: h5py.File) -> h5py.Group | None:
     """Where a legacy file keeps its layers, None for one that follows the layout of Keras 3."""
     group = file.get("model_weights", file)
-    return group if any(f"{LAYERS}{number}" in group.attrs for number in ("", 0)) else None
+    is_legacy = is_own(group, file) and any(f"{LAYERS}{number}" in group.attrs for number in ("", 0))
+    return group if is_legacy else None
 
 
 def names_in(group: h5py.Group, attribute: str) -> list[str]:
@@ -48,13 +54,15 @@ def legacy_weights(root: h5py.Group) -> Iterator[tuple[str, list[tuple[str, h5py
     layers = names_in(root, LAYERS)
     for layer in dict.fromkeys([*layers, *([TOP_LEVEL] if TOP_LEVEL in root else [])]):
         group = root[layer]
+        if not isinstance(group, h5py.Group) or not is_own(group, root):
+            raise KeyError(f"{layer} is no group of the file")
         yield layer, [(weight, dataset(group, weight)) for weight in names_in(group, WEIGHTS)]
 
 
 def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     """Raises KeyError for what is no dataset of this very file."""
     found = group[name]
-    if not isinstance(found, h5py.Dataset) or found.file != group.file:
+    if not isinstance(found, h5py.Dataset) or not is_own(found, group):
         raise KeyError(f"{name} is no dataset of the file")
     return found
 

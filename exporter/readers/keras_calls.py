@@ -15,13 +15,16 @@ Tensor = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A tensor that goes into a call: which output of which call of which layer of the same model."""
+    """A tensor that goes into a call: which output of which call of which layer of the same model.
+
+    Shape and dtype are None where the config does not say them.
+    """
 
     layer: str
     call: int
     output: int
-    shape: Shape
-    dtype: str
+    shape: Shape | None
+    dtype: str | None
 
 
 def calls_of(nodes: Any, class_name: str) -> list[tuple[Ref, ...]]:
@@ -70,7 +73,10 @@ def _refs(node: Any) -> Iterator[Ref]:
         if isinstance(item, dict) and item.get("class_name") == "__keras_tensor__":
             tensor = item["config"]
             layer, call, output = tensor["keras_history"]
-            yield Ref(str(layer), int(call), int(output), shape_of(tensor["shape"]), str(tensor["dtype"]))
+            if tensor["shape"] is None:
+                yield Ref(str(layer), int(call), int(output), None, None)
+            else:
+                yield Ref(str(layer), int(call), int(output), shape_of(tensor["shape"]), str(tensor["dtype"]))
         elif isinstance(item, dict):
             stack.extend(value for _, value in sorted(item.items(), reverse=True))
         elif isinstance(item, list):

@@ -6,27 +6,22 @@ that made them (`keras_history`).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 from exporter.readers import Unexplained
 from exporter.readers.json_cursor import JsonCursor
-from exporter.readers.keras_calls import Ref, Tensor, calls_of, returns_scores, shape_of, tensors_of
-from exporter.readers.keras_classes import OPERATIONS, RENAMED, OwnWeight, own_weights
+from exporter.readers.keras_calls import Ref, calls_of, returns_scores, shape_of, tensors_of
+from exporter.readers.keras_classes import OPERATIONS, RENAMED, own_weights
 from exporter.readers.keras_inner import Inner, Reading, built_shapes, inner_layers, without_layers
-from exporter.readers.keras_sequences import (
-    ATTENTION,
-    BUILT,
-    BUILT_WITH_SHAPES,
-    RECURRENT,
-    WRAPPERS,
-    output_count,
-    output_specs,
-)
-from exporter.readers.keras_shapes import SETTINGS, Spec, input_spec, output_dtype
+from exporter.readers.keras_model import RawLayer, RawModel
+from exporter.readers.keras_outputs import ODD, UNKNOWN, Known, call_specs
+from exporter.readers.keras_sequences import ATTENTION, BUILT, BUILT_WITH_SHAPES, RECURRENT, WRAPPERS, output_count
+from exporter.readers.keras_shapes import SETTINGS, input_spec, output_dtype
 from exporter.records import Shape
 from exporter.sources.config_text import config_text
 
@@ -37,50 +32,14 @@ PACKAGE = re.compile(r"keras(\.|$)")
 INNER_LAYERS = ("keras.layers", "keras.models", "keras.src.layers", "keras.src.models")
 
 
-@dataclass(slots=True)
-class RawLayer:
-    """One entry of a model's `layers`. `calls` has the tensors that go into each call; operations are no layers.
+def read_config(text: str, *, lenient: bool = False) -> RawModel:
+    """The model of a whole `config.json`, layer by layer. Raises Unexplained, and ValueError for what is no JSON.
 
-    `built` is the shape that the layer was built with, None where the file does not say. `config` has the few settings
-    that shapes depend on, `text` all of them. `outputs` is the number of tensors that a call gives, `with_scores` says
-    whether attention scores are among them. A layer has layers `inside` it, or is a `model`; of one that is inside of
-    another, `stored` is the group of its weights below its owner's, and `is_made` says whether its owner makes it.
+    With `lenient`, layers of unknown classes are taken as they stand there.
     """
-
-    name: str
-    class_name: str
-    is_layer: bool
-    trainable: bool
-    text: str
-    config: Mapping[str, Any]
-    calls: list[tuple[Ref, ...]]
-    built: Shape | None
-    weights: list[OwnWeight]
-    outputs: int = 1
-    with_scores: bool = False
-    inside: list[RawLayer] = field(default_factory=list)
-    model: RawModel | None = None
-    stored: str = ""
-    is_made: bool = False
-
-
-@dataclass(slots=True)
-class RawModel:
-    """`outputs` are those of the graph, with the key of each where the model gives them as a dictionary."""
-
-    name: str
-    class_name: str
-    trainable: bool
-    layers: list[RawLayer] = field(default_factory=list)
-    inputs: list[Tensor] = field(default_factory=list)
-    outputs: list[tuple[str, Tensor]] = field(default_factory=list)
-
-
-def read_config(text: str) -> RawModel:
-    """The model of a whole `config.json`, layer by layer. Raises Unexplained, and ValueError for what is no JSON."""
     cursor, record, settings = JsonCursor(text), {}, {}
     layers: list[RawLayer] = []
-    reading = Reading()
+    reading = Reading(lenient=lenient)
     for key in cursor.members():
         if key == "config" and cursor.peek() == "{":
             for name in cursor.members():
@@ -90,43 +49,66 @@ def read_config(text: str) -> RawModel:
                     settings[name] = cursor.value()
         else:
             record[key] = cursor.value()
-    return _model(record, settings, layers)
+    return raw_model(record, settings, layers, reading)
 
 
-def _model(record: Mapping[str, Any], settings: Mapping[str, Any], layers: list[RawLayer]) -> RawModel:
-    class_name = record.get("class_name")
+def is_model_of_its_own(text: str) -> bool:
+    """Whether the config is that of a subclass of Keras's models, which has no layers in it."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    config = record.get("config") if isinstance(record, dict) else None
+    return isinstance(config, dict) and isinstance(record.get("class_name"), str) and "layers" not in config
+
+
+def raw_model(
+    record: Mapping[str, Any], settings: Mapping[str, Any], layers: list[RawLayer], reading: Reading
+) -> RawModel:
+    class_name = str(record.get("class_name"))
+    if reading.lenient and layers and class_name not in MODELS and "input_layers" in settings:
+        return _functional(class_name, settings, layers)
     if class_name not in MODELS or not PACKAGE.match(str(record.get("module"))):
         raise Unexplained(f"models of class {class_name}")
+    if class_name == "Functional":
+        return _functional(class_name, settings, layers)
     # Keras gives a Sequential its name and its layers back, and nothing else.
-    trainable = class_name == "Sequential" or bool(settings.get("trainable", True))
-    found = RawModel(str(settings["name"]), class_name, trainable, layers)
-    if class_name == "Sequential":
-        _chain(found)
-    else:
-        found.inputs = [place for _, place in tensors_of(settings.get("input_layers"))]
-        found.outputs = list(tensors_of(settings.get("output_layers")))
+    found = RawModel(str(settings["name"]), class_name, True, layers, is_scope=reading.in_place)
+    _chain(found, lenient=reading.lenient)
     return found
 
 
-def _chain(model: RawModel) -> None:
+def _functional(class_name: str, settings: Mapping[str, Any], layers: list[RawLayer]) -> RawModel:
+    found = RawModel(str(settings["name"]), class_name, bool(settings.get("trainable", True)), layers)
+    found.inputs = [place for _, place in tensors_of(settings.get("input_layers"))]
+    found.outputs = list(tensors_of(settings.get("output_layers")))
+    return found
+
+
+def _chain(model: RawModel, *, lenient: bool) -> None:
     """The calls of a Sequential, which its config leaves out: each layer takes what the one before gives."""
     layers = model.layers
-    if not layers or layers[0].class_name != "InputLayer":
+    if not layers or (layers[0].class_name != "InputLayer" and not lenient):
         raise Unexplained("a Sequential without its input")
-    model.inputs, model.outputs = [(layers[0].name, 0, 0)], [("", (layers[-1].name, 0, 0))]
-    spec = input_spec(layers[0].config)
+    has_input = layers[0].class_name == "InputLayer"
+    model.inputs = [(layers[0].name, 0, 0)] if has_input else []
+    model.outputs = [("", (layers[-1].name, 0, 0))]
+    spec: Known = input_spec(layers[0].config) if has_input else UNKNOWN
     for before, layer in pairwise(layers):
-        if before is not layers[0]:
-            spec = _given(before, spec, layer.built)
+        if before is not layers[0] or not has_input:
+            try:
+                spec = _given(before, spec, layer.built)
+            except ODD:
+                if not lenient:
+                    raise
+                spec = (layer.built, None)
         layer.calls = [(Ref(before.name, 0, 0, *spec),)]
 
 
-def _given(layer: RawLayer, spec: Spec, built: Shape | None) -> Spec:
+def _given(layer: RawLayer, spec: Known, built: Shape | None) -> Known:
     """What a layer of a chain gives; `built` is the shape that the one after it was built with, if it says so."""
-    if layer.model:
-        raise Unexplained("a model inside of a Sequential")
-    if built is None:
-        return output_specs(layer.class_name, layer.config, [spec], with_scores=False)[0]
+    if built is None or layer.model or spec[1] is None:
+        return call_specs(layer, [Ref("", 0, 0, *spec)])[0]
     return built, output_dtype(layer.class_name, layer.config, spec[1])
 
 
@@ -139,6 +121,35 @@ def raw_layers(entries: Iterable[Any], reading: Reading) -> Iterator[RawLayer]:
 
 
 def _layer(entry: Any, reading: Reading) -> RawLayer:
+    if not reading.lenient:
+        return _known_layer(entry, reading)
+    try:
+        return _known_layer(entry, reading)
+    except ODD:
+        return _unknown_layer(entry)
+
+
+def _unknown_layer(entry: Any) -> RawLayer:
+    """A layer of which only the file's own words are known. Raises Unexplained for what is no layer at all."""
+    config = entry.get("config") if isinstance(entry, dict) else None
+    if not isinstance(config, dict) or not isinstance(entry.get("class_name"), str):
+        raise Unexplained("an entry that is no layer")
+    calls: list[tuple[Ref, ...]] = []
+    for node in entry.get("inbound_nodes") or ():
+        with suppress(*ODD):
+            calls += calls_of([node], "")
+    return RawLayer(
+        name=str(entry.get("name") or config.get("name") or entry["class_name"]),
+        class_name=entry["class_name"].rpartition(">")[2],
+        is_layer=True,
+        trainable=bool(config.get("trainable", True)),
+        text=config_text(_unshared(config)),
+        calls=calls,
+        weights=None,
+    )
+
+
+def _known_layer(entry: Any, reading: Reading) -> RawLayer:
     if not isinstance(entry, dict) or not isinstance(entry.get("config"), dict) or "module" not in entry:
         raise Unexplained("a config of an older layout")
     module, class_name, config = str(entry["module"]), str(entry["class_name"]), entry["config"]
@@ -147,9 +158,9 @@ def _layer(entry: Any, reading: Reading) -> RawLayer:
         return _operation(entry, module, class_name, config)
     name = str(entry.get("name") or config["name"])
     if is_model:
-        model = _model(entry, config, list(raw_layers(config["layers"], reading)))
-        found = RawLayer(name, class_name, True, model.trainable, config_text(_own_settings(model)), {}, [], None, [])
-        found.model, found.outputs = model, len(model.outputs)
+        model = raw_model(entry, config, list(raw_layers(config["layers"], reading)), reading)
+        text = config_text(_own_settings(model))
+        found = RawLayer(name, class_name, True, model.trainable, text, model=model, outputs=len(model.outputs))
     else:
         found = _plain_layer(name, class_name, entry, reading)
     found.calls = calls_of(entry.get("inbound_nodes"), class_name)
@@ -163,9 +174,8 @@ def _operation(entry: Mapping[str, Any], module: str, class_name: str, config: M
     if any(_holds_layers(value) for value in config.values()):
         raise Unexplained(f"a {class_name} with layers inside")
     name, text = str(entry.get("name") or config["name"]), config_text(_unshared(config))
-    return RawLayer(
-        name, class_name, False, False, text, {}, calls_of(entry.get("inbound_nodes"), class_name), None, []
-    )
+    calls = calls_of(entry.get("inbound_nodes"), class_name)
+    return RawLayer(name, class_name, is_layer=False, trainable=False, text=text, calls=calls)
 
 
 def _plain_layer(name: str, class_name: str, entry: Mapping[str, Any], reading: Reading) -> RawLayer:
@@ -181,7 +191,6 @@ def _plain_layer(name: str, class_name: str, entry: Mapping[str, Any], reading: 
         trainable=bool(config.get("trainable", True)),
         text=config_text(_unshared(config)),
         config=_settings(class_name, config, build),
-        calls=[],
         built=_built(build),
         weights=own_weights(class_name, config),
         outputs=output_count(class_name, config, with_scores=scores),
@@ -196,9 +205,11 @@ def _inner_layer(inner: Inner, reading: Reading) -> RawLayer:
     if not reading.is_new(inner.entry):
         raise Unexplained("a layer that is shared between layers")
     found = _layer(inner.entry, reading)
-    if not inner.is_made and not found.model and "build_config" not in inner.entry and (found.weights or found.inside):
+    says_how = reading.in_place or inner.is_made or found.model or "build_config" in inner.entry
+    if not says_how and (found.weights or found.inside):
         raise Unexplained(f"{found.name} does not say how it was built")
-    found.stored, found.is_made = inner.stored, inner.is_made
+    found.stored = inner.stored
+    found.is_made = inner.is_made or (reading.in_place and not found.model and "build_config" not in inner.entry)
     return found
 
 

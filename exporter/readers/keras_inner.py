@@ -34,8 +34,14 @@ class Inner:
 
 @dataclass
 class Reading:
-    """What the layers of one file have in common, in the order in which Keras would make them."""
+    """What the layers of one file have in common, in the order in which Keras would make them.
 
+    In legacy files no layer says how it was built, and Keras builds those inside of others `in_place`. With `lenient`,
+    what is not known is taken as the file has it.
+    """
+
+    lenient: bool = False
+    in_place: bool = False
     shared: set[Any] = field(default_factory=set)
     made: Counter[str] = field(default_factory=Counter)
 

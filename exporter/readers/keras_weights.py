@@ -12,7 +12,7 @@ from exporter.readers.described import DescribedModel
 from exporter.readers.h5_groups import DAMAGE, TOP_LEVEL, damaged, datasets, legacy_root, legacy_weights
 from exporter.readers.weight_tree import Part, Tensor, described, natural
 from exporter.records import Job
-from exporter.sources.h5_values import COPY_AGAIN, lazy_dataset
+from exporter.sources.h5_values import COPY_AGAIN, Extent, lazy_dataset
 from exporter.sources.weight_map import is_sharded, shard_paths
 from exporter.unique_names import Names
 
@@ -27,14 +27,14 @@ def read(job: Job, spool_path: str) -> DescribedModel:
     if is_sharded(job.source):
         shards = [str(path) for path in shard_paths(job.source)]
         # Which shard says what a layer is called is not said.
-        labels = {path: label for shard in shards for path, label in _opened(shard, _labels).items()}
-        tensors = [tensor for shard in shards for tensor in _opened(shard, lambda file: _of_groups(file, labels))]
+        labels = {path: label for shard in shards for path, label in _opened(shard, labels_in).items()}
+        tensors = [tensor for shard in shards for tensor in _opened(shard, lambda file: tensors_in(file, labels))]
         text = f"from {len(shards)} shards"
     else:
         tensors, text = _opened(job.source, _of_file), "from the file"
     if not tensors:
         raise SourceError("holds no weights", where=job.source, why="it has no datasets", hint=COPY_AGAIN)
-    return described(job.name, _ordered(tensors) if is_sharded(job.source) else tensors, text)
+    return described(job.name, ordered(tensors) if is_sharded(job.source) else tensors, text)
 
 
 def _opened(path: str, look: Callable[[h5py.File], T]) -> T:
@@ -49,10 +49,10 @@ def _opened(path: str, look: Callable[[h5py.File], T]) -> T:
 
 def _of_file(file: h5py.File) -> list[Tensor]:
     root = legacy_root(file)
-    return list(_legacy(root)) if root else _ordered(_of_groups(file, _labels(file)))
+    return list(_legacy(root)) if root else ordered(tensors_in(file, labels_in(file)))
 
 
-def _ordered(tensors: Iterable[Tensor]) -> list[Tensor]:
+def ordered(tensors: Iterable[Tensor]) -> list[Tensor]:
     return sorted(tensors, key=lambda tensor: natural(tensor.name))
 
 
@@ -68,19 +68,22 @@ def _legacy(root: h5py.Group) -> Iterator[Tensor]:
             yield _with_value(unique, tuple((part, part) for part in (*outer, *prefix)), dataset)
 
 
-def _of_groups(file: h5py.File, labels: dict[str, str]) -> list[Tensor]:
-    """Named by their paths; `labels` are the names of layers by the paths of their groups."""
+def tensors_in(file: h5py.File, labels: dict[str, str], extent: Extent | None = None) -> list[Tensor]:
+    """All of the file, named by their paths; `labels` are the names of layers by the paths of their groups.
+
+    `extent` is as `lazy_dataset` takes it. Raises what `DAMAGE` lists.
+    """
     tensors: list[Tensor] = []
     for dataset in datasets(file):
         name = dataset.name.strip("/")
         keys = name.split("/")[:-1]
         paths = ["/".join(keys[:depth]) for depth, key in enumerate(keys, 1) if key not in (VARIABLES, *CONTAINERS)]
         groups = tuple((path, labels.get(path) or path.rpartition("/")[2]) for path in paths)
-        tensors.append(_with_value(name, groups, dataset))
+        tensors.append(_with_value(name, groups, dataset, extent))
     return tensors
 
 
-def _labels(file: h5py.File) -> dict[str, str]:
+def labels_in(file: h5py.File) -> dict[str, str]:
     """What layers are called, which their groups of variables say, by the paths of their groups."""
     labels: dict[str, str] = {}
 
@@ -95,6 +98,6 @@ def _labels(file: h5py.File) -> dict[str, str]:
     return labels
 
 
-def _with_value(name: str, parts: tuple[Part, ...], dataset: h5py.Dataset) -> Tensor:
-    value = lazy_dataset(dataset)
+def _with_value(name: str, parts: tuple[Part, ...], dataset: h5py.Dataset, extent: Extent | None = None) -> Tensor:
+    value = lazy_dataset(dataset, extent)
     return Tensor(name, parts, value, value.nbytes)
