@@ -16,7 +16,7 @@ from exporter.options import ExportOptions as ExportOptions
 from exporter.options import checked
 from exporter.records import WEIGHT_CHOICES, Job, Outcome
 from exporter.sources import detection, digest
-from exporter.sources.detection.kinds import APPLICATION, WITHOUT_ONNX
+from exporter.sources.detection.kinds import APPLICATION, KINDS, WITHOUT_ONNX
 from exporter.sources.detection.python_sources import check_trust
 
 # To be increased when an unchanged job would write different files.
@@ -111,6 +111,9 @@ def _job(reference: detection.SourceRef, name: str, template: Job, options: Expo
         )
     check_trust(reference.kind, reference.source, template.reading.custom_objects, trusted=template.trust_code)
     formats = template.formats
+    if reference.kind in WITHOUT_ONNX and template.weights != "auto":
+        why, hint = f"it is {KINDS[reference.kind]}, whose values are its own", "leave --weights out"
+        raise UsageError(f"cannot take --weights {template.weights}", where=reference.source, why=why, hint=hint)
     if reference.kind in WITHOUT_ONNX and "onnx" in formats:
         if options.formats is not None:
             hint = "leave onnx out of --to: the others describe it"

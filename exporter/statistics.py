@@ -187,6 +187,6 @@ def summary(shape: tuple[int, ...], dtype: np.dtype) -> NarrowSummary | WideSumm
     """An empty summary for a tensor."""
     if dtype.kind == "c":
         return ComplexSummary(shape, dtype)
-    if dtype.kind in "biuf" or dtype == ml_dtypes.bfloat16:
+    if dtype.kind in "biuf" or dtype == ml_dtypes.bfloat16 or dtype.name.startswith("float8_"):
         return (NarrowSummary if dtype.itemsize <= 2 else WideSummary)(shape, dtype)
     return OpaqueSummary()

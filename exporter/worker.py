@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, TextIO
 
 from exporter import memory, wire
 from exporter.costs.model_costs import job_costs
-from exporter.errors import ExportError, InternalError, ResourceError, SourceError, UnsupportedError
+from exporter.errors import ExportError, InternalError, ResourceError, SourceError, TrustError, UnsupportedError
 from exporter.files import Export, describe, write_lines
 from exporter.formats import COSTS, FORMATS, HOLLOW, STATISTICS, needed
 from exporter.formats.pictures.drawings import check_names
-from exporter.readers import READERS, Unexplained
+from exporter.readers import LENIENT, READERS, Unexplained, unloaded_note
 from exporter.readers.described import DescribedModel
 from exporter.receipts import manifest, public_name, versions
 from exporter.records import Job, Material, Outcome, Stage, TensorSpec, Verification, WrittenFile
@@ -94,7 +94,7 @@ class Work:
         """Raises ExportError; nothing has changed in the output folder then."""
         started = time.monotonic()
         digest = self._background.submit(lambda: self.job.source_digest or source_digest(self.job))
-        opened = self._described() or self._open()
+        opened = self._described() or self._open_or_read()
         self.inputs = opened.inputs(self.job)
         material = Material(
             self.job, opened.graph, source=public_name(self.job), weights=opened.weights, versions=versions()
@@ -137,17 +137,32 @@ class Work:
         self.reporter.note(*opened.notes)
         return opened
 
-    def _described(self) -> DescribedModel | None:
-        """What the file says of itself, where that is all that is asked for and it says enough."""
+    def _open_or_read(self) -> Opened | DescribedModel:
+        """What the framework makes of the source, or what its file says where it can make nothing of it."""
+        try:
+            return self._open()
+        except (SourceError, TrustError, UnsupportedError) as error:
+            if found := self._described(unloaded=error):
+                return found
+            raise
+
+    def _described(self, unloaded: ExportError | None = None) -> DescribedModel | None:
+        """What the file says of itself, where that is all that is asked for and it says enough.
+
+        `unloaded` is why its framework cannot load it; then what the file says is all there is.
+        """
         if self.job.kind not in READERS or self.job.weights != "auto" or "onnx" in self.job.formats:
             return None
         if HOLLOW in needed(self.job.formats) and self.job.kind not in WITHOUT_ONNX:
             return None
+        if unloaded and self.job.kind not in LENIENT:
+            return None
         with self.reporter.stage("read"), suppress(Unexplained):
-            read: Callable[[Job, str], DescribedModel] = importlib.import_module(READERS[self.job.kind]).read
+            read: Callable[..., DescribedModel] = importlib.import_module(READERS[self.job.kind]).read
             self.import_rss_bytes = memory.peak_rss_bytes()
-            found = read(self.job, str(self.export.staging))
-            self.reporter.note(*found.notes)
+            lenient = {"lenient": True} if unloaded else {}
+            found = read(self.job, str(self.export.staging), **lenient)
+            self.reporter.note(*found.notes, *([unloaded_note(unloaded)] if unloaded else ()))
             return found
         return None
 

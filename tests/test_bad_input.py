@@ -262,7 +262,7 @@ CASES: dict[str, tuple[str, Spoil | None, str, int, list[str]]] = {
     "empty": ("m.keras", content(b""), "", 4, ["m.keras: is not a model", "empty"]),
     "a picture": ("m.keras", content(PNG), "", 4, ["m.keras: is not a model"]),
     "a folder": ("m.keras", lambda good, path: path.mkdir(), "", 4, ["is a folder"]),
-    "weights without a model": ("m.h5", copy("m.weights.h5"), "", 4, ["is not a whole model", "--weights"]),
+    "weights without a model": ("m.h5", copy("m.weights.h5"), "--to onnx", 2, ["weights alone", "leave onnx out"]),
     "archive cut to 1%": ("m.keras", cut("m.keras", 0.01), "", 4, ["m.keras: is truncated or corrupt"]),
     "archive cut in the middle": ("m.keras", cut("m.keras", 0.5), "", 4, [CORRUPT]),
     "archive cut near the end": ("m.keras", cut("m.keras", 0.97), "", 4, [CORRUPT]),

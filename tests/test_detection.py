@@ -112,6 +112,25 @@ def written(path: Path, content: bytes) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (weights_file, "keras_weights"),
+        (lambda path: hdf5(path, layer_names="dense"), "keras_weights"),
+        (
+            lambda path: written(path, b'{"weight_map": {"/layers/dense/vars": ["m_00000.weights.h5"]}}'),
+            "keras_weights",
+        ),
+        (lambda path: written(path, (2).to_bytes(8, "little") + b"{}"), "safetensors"),
+        # The length of the header reads as the beginning of a JSON text.
+        (lambda path: written(path, b"{" + bytes(7) + b"{" + b" " * 121 + b"}"), "safetensors"),
+        (lambda path: written(path, b'{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'), "safetensors"),
+    ],
+)
+def test_weights_alone_are_told_by_their_content(tmp_path: Path, make: Callable[[Path], Path], kind: str) -> None:
+    assert detect(str(make(tmp_path / "weights.bin"))).kind == kind
+
+
 FAILURES: list[tuple[str, Callable[[Path], Path], type[ExportError], str, str]] = [
     ("missing.keras", lambda path: path, SourceError, "no such file or folder", "check the path"),
     ("empty.keras", lambda path: written(path, b""), SourceError, "the file is empty", "model.save"),
@@ -153,8 +172,21 @@ FAILURES: list[tuple[str, Callable[[Path], Path], type[ExportError], str, str]] 
         "again",
     ),
     ("fake.h5", lambda path: written(path, HDF5_SIGNATURE + b"\xff" * 99), SourceError, "as an HDF5 file", "again"),
-    ("w.weights.h5", weights_file, SourceError, "weights only", "--weights"),
-    ("old.h5", lambda path: hdf5(path, layer_names="dense"), SourceError, "weights only", "--weights"),
+    (
+        "pytorch.bin",
+        lambda path: keras_archive(path, "archive/data.pkl"),
+        UnsupportedError,
+        "pickled Python objects",
+        "safetensors",
+    ),
+    ("m.pkl", lambda path: written(path, b"\x80\x04\x95" + bytes(99)), UnsupportedError, "pickled", "safetensors"),
+    (
+        "pytorch_model.bin.index.json",
+        lambda path: written(path, b'{"weight_map": {"a": "pytorch_model-1.bin"}}'),
+        UnsupportedError,
+        "pickled",
+        "safetensors",
+    ),
     ("data.h5", lambda path: hdf5(path, title="measurements"), SourceError, "no model_config", "model.save"),
     ("pipe.keras", lambda path: os.mkfifo(path) or path, SourceError, "neither a file nor a folder", "model.save"),  # type: ignore[func-returns-value]
 ]

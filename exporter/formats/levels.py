@@ -43,8 +43,11 @@ class Hierarchy:
                 self.edges[self.by_name[edge.source].parent].append(edge)
 
     def is_model(self, layer: Layer) -> bool:
-        """Whether the inside can be drawn. The sublayers of an attention layer have no edges, so that it cannot."""
-        return layer.namespace in self.edges
+        """Whether the inside can be drawn. The sublayers of an attention layer have no edges, so that it cannot.
+
+        Where nothing has edges, as in a file of weights alone, the inside of all is drawn.
+        """
+        return layer.namespace in self.edges or (self.graph.level == "tensor" and layer.namespace in self.children)
 
     def level(self, parent: str | None, *, compact: bool) -> Level:
         layers = self.children[parent]

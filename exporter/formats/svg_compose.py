@@ -92,7 +92,9 @@ def totals(graph: ModelGraph) -> str:
     """`347 layers · 44.7 M parameters · 224×224×3 float32 → 1000 float32`; the batch dimension is left out."""
     total = sum(layer.params for layer in graph.layers)
     layers = f"{len(graph.layers):,} layer{'s' if len(graph.layers) != 1 else ''}"
-    return f"{layers} · {amount(total)} parameters · {specs_text(graph.inputs)} → {specs_text(graph.outputs)}"
+    # Weights alone go from nothing to nothing.
+    flow = f" · {specs_text(graph.inputs)} → {specs_text(graph.outputs)}" if graph.level != "tensor" else ""
+    return f"{layers} · {amount(total)} parameters{flow}"
 
 
 def specs_text(specs: Sequence[TensorSpec]) -> str:

@@ -3,65 +3,116 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import h5py
 
-from exporter.errors import SourceError
-from exporter.lazy import LazyArray
 from exporter.readers import Unexplained
 from exporter.readers.described import DescribedModel
-from exporter.readers.keras_config import read_config
-from exporter.readers.keras_graph import Place, describe
+from exporter.readers.h5_groups import DAMAGE, damaged, is_own
+from exporter.readers.keras_config import is_model_of_its_own, read_config
+from exporter.readers.keras_graph import Place, Stored, describe
+from exporter.readers.keras_model import RawModel
+from exporter.readers.keras_outputs import ODD
+from exporter.readers.keras_unloadable import with_refusals
+from exporter.readers.keras_weights import labels_in, ordered, tensors_in
+from exporter.readers.weight_tree import described
 from exporter.records import Job
 from exporter.sources import archive_members
 from exporter.sources.archive_members import WEIGHTS
-from exporter.sources.h5_values import COPY_AGAIN, Extent, dtype_of, lazy_dataset
-
-# What h5py raises for damaged files.
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+from exporter.sources.h5_values import Extent, dtype_of, lazy_dataset
 
 
-def read(job: Job, spool_path: str) -> DescribedModel:
-    """Raises SourceError for a damaged archive, and Unexplained."""
+def read(job: Job, spool_path: str, *, lenient: bool = False) -> DescribedModel:
+    """Raises SourceError for a damaged archive, and Unexplained.
+
+    With `lenient`, layers of unknown classes are described by what the archive says of them.
+    """
+    if lenient:
+        return _read(job, spool_path, lenient=True)
+    return with_refusals(
+        job, lambda: _text(job), lambda lenient: _read(job, spool_path, lenient=lenient), has_modules=True
+    )
+
+
+def _text(job: Job) -> str:
     with archive_members.opened(job.source) as archive:
-        try:
-            model = read_config(archive_members.config_bytes(archive, job.source).decode())
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-            # Keras, or the checks before it, say better what is wrong with it.
-            raise Unexplained(f"its config: {error}") from error
+        return archive_members.config_bytes(archive, job.source).decode("utf-8", "replace")
+
+
+def _read(job: Job, spool_path: str, *, lenient: bool) -> DescribedModel:
+    checks: list[Callable[[], None]] = []
+    with archive_members.opened(job.source) as archive:
+        model = _model(archive, job, lenient=lenient)
         if WEIGHTS not in archive.namelist():
             raise archive_members.no_weights(archive, job.source)
-        checks: list[Callable[[], None]] = []
         stream, extent, text = archive_members.weights_stream(archive, job.source, spool_path, checks.append)
-    try:
-        stored = StoredWeights(h5py.File(stream, "r"), extent, lazily=job.stats)
-        graph = describe(model, job.name, stored)
-    except DAMAGE as error:
-        why = f"as an HDF5 file: {error}"
-        raise SourceError("is truncated or corrupt", where=job.source, why=why, hint=COPY_AGAIN) from error
-    values = dict(zip((weight.name for weight in graph.weights), stored.values, strict=job.stats))
-    values = {name: value.named(name) for name, value in values.items()}
     # Without statistics no weight is read, so that there is nothing to check.
-    return DescribedModel(graph, text, values, checks=tuple(checks) if job.stats else ())
+    kept = tuple(checks) if job.stats else ()
+    try:
+        file = h5py.File(stream, "r")
+        if model is None:
+            tensors = ordered(tensors_in(file, labels_in(file), extent))
+            return replace(described(job.name, tensors, text), checks=kept)
+        stored = StoredWeights(file, extent, lazily=job.stats)
+        graph, values = describe(model, job.name, stored, lenient=lenient)
+    except DAMAGE as error:
+        raise damaged(job.source, error) from error
+    return DescribedModel(graph, text, values, checks=kept)
+
+
+def _model(archive: zipfile.ZipFile, job: Job, *, lenient: bool) -> RawModel | None:
+    """What the config says; with `lenient`, None of a model that is a class of its own. Raises Unexplained."""
+    text = archive_members.config_bytes(archive, job.source).decode("utf-8", "replace")
+    try:
+        return read_config(text, lenient=lenient)
+    except (*ODD, RecursionError) as error:
+        if lenient and is_model_of_its_own(text):
+            return None
+        # Keras, or the checks before it, say better what is wrong with it.
+        raise Unexplained(f"its config: {error}") from error
 
 
 class StoredWeights:
-    """The weights of a `model.weights.h5`; with `lazily`, `values` collects them in the order of the questions."""
+    """The weights of a `model.weights.h5`; with `lazily`, their values too."""
 
     def __init__(self, file: h5py.File, extent: Extent, *, lazily: bool) -> None:
         self._file, self._extent, self._lazily = file, extent, lazily
-        self.values: list[LazyArray] = []
 
-    def __call__(self, place: Place) -> list[tuple[tuple[int, ...], str, int]]:
-        if not place.layer.weights:
-            return []
-        count, links = len(place.layer.weights), self._file.id.links
-        paths = [f"{place.stored}vars/{number}".encode() for number in range(count + 1)]
-        if [links.exists(path) for path in paths] != [True] * count + [False]:
+    def __call__(self, places: list[Place]) -> Iterator[list[Stored]]:
+        for place in places:
+            weights = place.layer.weights
+            yield self._all(place) if weights is None else self._numbered(place, len(weights)) if weights else []
+
+    def _numbered(self, place: Place, count: int) -> list[Stored]:
+        paths = [f"{place.stored}vars/{number}" for number in range(count + 1)]
+        links = self._file.id.links
+        try:
+            is_there = [links.exists(path.encode()) for path in paths]
+        except KeyError:
+            is_there = []
+        if is_there != [True] * count + [False]:
             raise Unexplained(f"{place.namespace} has not {count} weights in the file")
-        identities = [h5py.h5d.open(self._file.id, path) for path in paths[:-1]]
-        if self._lazily:
-            self.values += [lazy_dataset(h5py.Dataset(identity), self._extent) for identity in identities]
-        specs = [(identity.shape, dtype_of(identity)) for identity in identities]
-        return [(shape, dtype.name, math.prod(shape) * dtype.itemsize) for shape, dtype in specs]
+        return [self._stored(path, "") for path in paths[:-1]]
+
+    def _all(self, place: Place) -> list[Stored]:
+        """All that is in the layer's group and in the groups inside, named by where it is."""
+        group = self._file.get(place.stored.rstrip("/"))
+        if not isinstance(group, h5py.Group) or not is_own(group, self._file):
+            return []
+        paths: list[str] = []
+        group.visititems(lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None)
+        return [
+            self._stored(f"{place.stored}{path}", "/".join(path.split("/vars/")).removeprefix("vars/"))
+            for path in paths
+        ]
+
+    def _stored(self, path: str, name: str) -> Stored:
+        identity = h5py.h5d.open(self._file.id, path.encode())
+        if h5py.h5i.get_file_id(identity) != self._file.id:
+            raise ValueError(f"{path} leads out of the file")
+        dtype, shape = dtype_of(identity), identity.shape
+        value = lazy_dataset(h5py.Dataset(identity), self._extent) if self._lazily else None
+        return Stored(shape, dtype.name, math.prod(shape) * dtype.itemsize, name, value)

@@ -1,6 +1,6 @@
 """What is known of Keras's own layers without Keras: their weights.
 
-Only layers without layers inside are here; `keras_shapes` has the shapes of what they give. The
+`keras_inner` has the layers inside of them, `keras_shapes` and `keras_sequences` the shapes of what they give. The
 names and the order of weights are those of each class's `build`, in Keras 3.15; a test compares all of it with Keras.
 """
 
@@ -42,6 +42,20 @@ def _if(present: Any, name: str) -> list[OwnWeight]:
     return [(name, True)] if present else []
 
 
+def _recurrent(config: Config) -> list[OwnWeight]:
+    return [("kernel", True), ("recurrent_kernel", True), *_if(config.get("use_bias", True), "bias")]
+
+
+def _attention(config: Config) -> list[OwnWeight]:
+    return [*_if(config.get("use_scale"), "scale"), *_if(config.get("score_mode") == "concat", "concat_score_weight")]
+
+
+def _normalisation(config: Config) -> list[OwnWeight]:
+    """Statistics that were adapted to data; those that are given as settings are no weights."""
+    given = config.get("mean") is not None or config.get("invert") is None
+    return [] if given else [("mean", False), ("variance", False), ("count", False)]
+
+
 def _none(config: Config) -> list[OwnWeight]:
     return []
 
@@ -52,7 +66,12 @@ PLAIN = """
     ReLU Rescaling Softmax SpatialDropout1D SpatialDropout2D SpatialDropout3D UnitNormalization
     Add Average Concatenate Dot Maximum Minimum Multiply Subtract
     CenterCrop Flatten InputLayer Permute RepeatVector Reshape Resizing
+    Bidirectional ConvLSTM1D ConvLSTM2D ConvLSTM3D GRU GroupQueryAttention LSTM MultiHeadAttention RNN SimpleRNN
+    StackedRNNCells TimeDistributed
+    CategoryEncoding RandomBrightness RandomContrast RandomFlip RandomRotation RandomTranslation RandomZoom
 """
+# Layers whose class has another name than what the file says.
+RENAMED = {"GroupQueryAttention": "GroupedQueryAttention"}
 WEIGHTS: dict[str, Callable[[Config], list[OwnWeight]]] = {
     **dict.fromkeys(PLAIN.split(), _none),
     **{
@@ -67,9 +86,12 @@ WEIGHTS: dict[str, Callable[[Config], list[OwnWeight]]] = {
     **dict.fromkeys(("Dense", "DepthwiseConv1D", "DepthwiseConv2D"), _dense),
     **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
     **dict.fromkeys(("GroupNormalization", "LayerNormalization"), _affine),
+    **dict.fromkeys(("ConvLSTMCell", "GRUCell", "LSTMCell", "SimpleRNNCell"), _recurrent),
+    **dict.fromkeys(("AdditiveAttention", "Attention"), _attention),
     "BatchNormalization": _batch_norm,
     "EinsumDense": _einsum,
     "Embedding": lambda config: [("embeddings", True)],
+    "Normalization": _normalisation,
     "PReLU": lambda config: [("alpha", True)],
     "RMSNormalization": lambda config: [("scale", True)],
 }

@@ -6,16 +6,22 @@ that made them (`keras_history`).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 from exporter.readers import Unexplained
 from exporter.readers.json_cursor import JsonCursor
-from exporter.readers.keras_classes import OPERATIONS, OwnWeight, own_weights
-from exporter.readers.keras_shapes import SETTINGS, Spec, input_spec, output_dtype, output_spec
+from exporter.readers.keras_calls import Ref, calls_of, returns_scores, shape_of, tensors_of
+from exporter.readers.keras_classes import OPERATIONS, RENAMED, own_weights
+from exporter.readers.keras_inner import Inner, Reading, built_shapes, inner_layers, without_layers
+from exporter.readers.keras_model import RawLayer, RawModel
+from exporter.readers.keras_outputs import ODD, UNKNOWN, Known, call_specs
+from exporter.readers.keras_sequences import ATTENTION, BUILT, BUILT_WITH_SHAPES, RECURRENT, WRAPPERS, output_count
+from exporter.readers.keras_shapes import SETTINGS, input_spec, output_dtype
 from exporter.records import Shape
 from exporter.sources.config_text import config_text
 
@@ -26,137 +32,194 @@ PACKAGE = re.compile(r"keras(\.|$)")
 INNER_LAYERS = ("keras.layers", "keras.models", "keras.src.layers", "keras.src.models")
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """A tensor that goes into a call: which output of which call of which layer of the same model."""
+def read_config(text: str, *, lenient: bool = False) -> RawModel:
+    """The model of a whole `config.json`, layer by layer. Raises Unexplained, and ValueError for what is no JSON.
 
-    layer: str
-    call: int
-    output: int
-    shape: Shape
-    dtype: str
-
-
-@dataclass(slots=True)
-class RawLayer:
-    """One entry of a model's `layers`. `calls` has the tensors that go into each call; operations are no layers.
-
-    `built` is the shape that the layer was built with, None where the file does not say. `config` has the few settings
-    that shapes depend on, `text` all of them.
+    With `lenient`, layers of unknown classes are taken as they stand there.
     """
-
-    name: str
-    class_name: str
-    is_layer: bool
-    trainable: bool
-    text: str
-    config: Mapping[str, Any]
-    calls: list[tuple[Ref, ...]]
-    built: Shape | None
-    weights: list[OwnWeight]
-    model: RawModel | None = None
-
-
-@dataclass(slots=True)
-class RawModel:
-    """`outputs` are those of the graph, with the key of each where the model gives them as a dictionary."""
-
-    name: str
-    class_name: str
-    trainable: bool
-    layers: list[RawLayer] = field(default_factory=list)
-    inputs: list[tuple[str, int, int]] = field(default_factory=list)
-    outputs: list[tuple[str, tuple[str, int, int]]] = field(default_factory=list)
-
-
-def read_config(text: str) -> RawModel:
-    """The model of a whole `config.json`, layer by layer. Raises Unexplained, and ValueError for what is no JSON."""
     cursor, record, settings = JsonCursor(text), {}, {}
     layers: list[RawLayer] = []
+    reading = Reading(lenient=lenient)
     for key in cursor.members():
         if key == "config" and cursor.peek() == "{":
             for name in cursor.members():
                 if name == "layers" and cursor.peek() == "[":
-                    layers = list(raw_layers(cursor.elements()))
+                    layers = list(raw_layers(cursor.elements(), reading))
                 else:
                     settings[name] = cursor.value()
         else:
             record[key] = cursor.value()
-    return _model(record, settings, layers)
+    return raw_model(record, settings, layers, reading)
 
 
-def _model(record: Mapping[str, Any], settings: Mapping[str, Any], layers: list[RawLayer]) -> RawModel:
-    class_name = record.get("class_name")
+def is_model_of_its_own(text: str) -> bool:
+    """Whether the config is that of a subclass of Keras's models, which has no layers in it."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    config = record.get("config") if isinstance(record, dict) else None
+    return isinstance(config, dict) and isinstance(record.get("class_name"), str) and "layers" not in config
+
+
+def raw_model(
+    record: Mapping[str, Any], settings: Mapping[str, Any], layers: list[RawLayer], reading: Reading
+) -> RawModel:
+    class_name = str(record.get("class_name"))
+    if reading.lenient and layers and class_name not in MODELS and "input_layers" in settings:
+        return _functional(class_name, settings, layers)
     if class_name not in MODELS or not PACKAGE.match(str(record.get("module"))):
         raise Unexplained(f"models of class {class_name}")
+    if class_name == "Functional":
+        return _functional(class_name, settings, layers)
     # Keras gives a Sequential its name and its layers back, and nothing else.
-    trainable = class_name == "Sequential" or bool(settings.get("trainable", True))
-    found = RawModel(str(settings["name"]), class_name, trainable, layers)
-    if class_name == "Sequential":
-        _chain(found)
-    else:
-        found.inputs = [place for _, place in _places(settings.get("input_layers"))]
-        found.outputs = list(_places(settings.get("output_layers")))
+    found = RawModel(str(settings["name"]), class_name, True, layers, is_scope=reading.in_place)
+    _chain(found, lenient=reading.lenient)
     return found
 
 
-def _chain(model: RawModel) -> None:
+def _functional(class_name: str, settings: Mapping[str, Any], layers: list[RawLayer]) -> RawModel:
+    found = RawModel(str(settings["name"]), class_name, bool(settings.get("trainable", True)), layers)
+    found.inputs = [place for _, place in tensors_of(settings.get("input_layers"))]
+    found.outputs = list(tensors_of(settings.get("output_layers")))
+    return found
+
+
+def _chain(model: RawModel, *, lenient: bool) -> None:
     """The calls of a Sequential, which its config leaves out: each layer takes what the one before gives."""
     layers = model.layers
-    if not layers or layers[0].class_name != "InputLayer":
+    if not layers or (layers[0].class_name != "InputLayer" and not lenient):
         raise Unexplained("a Sequential without its input")
-    model.inputs, model.outputs = [(layers[0].name, 0, 0)], [("", (layers[-1].name, 0, 0))]
-    spec = input_spec(layers[0].config)
+    has_input = layers[0].class_name == "InputLayer"
+    model.inputs = [(layers[0].name, 0, 0)] if has_input else []
+    model.outputs = [("", (layers[-1].name, 0, 0))]
+    spec: Known = input_spec(layers[0].config) if has_input else UNKNOWN
     for before, layer in pairwise(layers):
-        if before is not layers[0]:
-            spec = _given(before, spec, layer.built)
+        if before is not layers[0] or not has_input:
+            try:
+                spec = _given(before, spec, layer.built)
+            except ODD:
+                if not lenient:
+                    raise
+                spec = (layer.built, None)
         layer.calls = [(Ref(before.name, 0, 0, *spec),)]
 
 
-def _given(layer: RawLayer, spec: Spec, built: Shape | None) -> Spec:
+def _given(layer: RawLayer, spec: Known, built: Shape | None) -> Known:
     """What a layer of a chain gives; `built` is the shape that the one after it was built with, if it says so."""
-    if layer.model:
-        raise Unexplained("a model inside of a Sequential")
-    if built is None:
-        return output_spec(layer.class_name, layer.config, [spec])
+    if built is None or layer.model or spec[1] is None:
+        return call_specs(layer, [Ref("", 0, 0, *spec)])[0]
     return built, output_dtype(layer.class_name, layer.config, spec[1])
 
 
-def raw_layers(entries: Iterable[Any]) -> Iterator[RawLayer]:
-    shared: set[Any] = set()
+def raw_layers(entries: Iterable[Any], reading: Reading) -> Iterator[RawLayer]:
     for entry in entries:
         # A layer that stands in two models of one file is one object; it is not followed here.
-        if isinstance(entry, dict) and (key := entry.get("shared_object_id")) is not None:
-            if key in shared:
-                raise Unexplained("a layer that is shared between models")
-            shared.add(key)
-        yield _layer(entry)
+        if not reading.is_new(entry):
+            raise Unexplained("a layer that is shared between models")
+        yield _layer(entry, reading)
 
 
-def _layer(entry: Any) -> RawLayer:
+def _layer(entry: Any, reading: Reading) -> RawLayer:
+    if not reading.lenient:
+        return _known_layer(entry, reading)
+    try:
+        return _known_layer(entry, reading)
+    except ODD:
+        return _unknown_layer(entry)
+
+
+def _unknown_layer(entry: Any) -> RawLayer:
+    """A layer of which only the file's own words are known. Raises Unexplained for what is no layer at all."""
+    config = entry.get("config") if isinstance(entry, dict) else None
+    if not isinstance(config, dict) or not isinstance(entry.get("class_name"), str):
+        raise Unexplained("an entry that is no layer")
+    calls: list[tuple[Ref, ...]] = []
+    for node in entry.get("inbound_nodes") or ():
+        with suppress(*ODD):
+            calls += calls_of([node], "")
+    return RawLayer(
+        name=str(entry.get("name") or config.get("name") or entry["class_name"]),
+        class_name=entry["class_name"].rpartition(">")[2],
+        is_layer=True,
+        trainable=bool(config.get("trainable", True)),
+        text=config_text(_unshared(config)),
+        calls=calls,
+        weights=None,
+    )
+
+
+def _known_layer(entry: Any, reading: Reading) -> RawLayer:
     if not isinstance(entry, dict) or not isinstance(entry.get("config"), dict) or "module" not in entry:
         raise Unexplained("a config of an older layout")
     module, class_name, config = str(entry["module"]), str(entry["class_name"]), entry["config"]
     is_model = class_name in MODELS and "layers" in config
-    is_layer = is_model or module == "keras.layers"
-    if not is_layer and not (module.startswith(OPERATION_MODULES) and class_name in OPERATIONS):
-        raise Unexplained(f"{module}.{class_name}")
-    if not is_model and any(_holds_layers(value) for value in config.values()):
-        raise Unexplained(f"a {class_name} with layers inside")
+    if not is_model and module != "keras.layers":
+        return _operation(entry, module, class_name, config)
     name = str(entry.get("name") or config["name"])
-    model = _model(entry, config, list(raw_layers(config["layers"]))) if is_model else None
-    return RawLayer(
+    if is_model:
+        model = raw_model(entry, config, list(raw_layers(config["layers"], reading)), reading)
+        text = config_text(_own_settings(model))
+        found = RawLayer(name, class_name, True, model.trainable, text, model=model, outputs=len(model.outputs))
+    else:
+        found = _plain_layer(name, class_name, entry, reading)
+    found.calls = calls_of(entry.get("inbound_nodes"), class_name)
+    return found
+
+
+def _operation(entry: Mapping[str, Any], module: str, class_name: str, config: Mapping[str, Any]) -> RawLayer:
+    """A call of `keras.ops` among the layers."""
+    if not module.startswith(OPERATION_MODULES) or class_name not in OPERATIONS:
+        raise Unexplained(f"{module}.{class_name}")
+    if any(_holds_layers(value) for value in config.values()):
+        raise Unexplained(f"a {class_name} with layers inside")
+    name, text = str(entry.get("name") or config["name"]), config_text(_unshared(config))
+    calls = calls_of(entry.get("inbound_nodes"), class_name)
+    return RawLayer(name, class_name, is_layer=False, trainable=False, text=text, calls=calls)
+
+
+def _plain_layer(name: str, class_name: str, entry: Mapping[str, Any], reading: Reading) -> RawLayer:
+    """A layer that is no model; its calls are left to the caller."""
+    config, build = entry["config"], entry.get("build_config")
+    if any(_holds_layers(value) for value in without_layers(class_name, config).values()):
+        raise Unexplained(f"a {class_name} with layers inside")
+    scores = class_name in ATTENTION and returns_scores(entry.get("inbound_nodes"))
+    found = RawLayer(
         name=name,
-        class_name=class_name,
-        is_layer=is_layer,
-        trainable=model.trainable if model else bool(config.get("trainable", True)) and is_layer,
-        text=config_text(_own_settings(model) if model else _unshared(config)),
-        config={} if is_model else {key: value for key, value in config.items() if key in SETTINGS},
-        calls=_calls(entry.get("inbound_nodes"), class_name),
-        built=_built(entry.get("build_config")),
-        weights=own_weights(class_name, config) if is_layer and not is_model else [],
-        model=model,
+        class_name=RENAMED.get(class_name, class_name),
+        is_layer=True,
+        trainable=bool(config.get("trainable", True)),
+        text=config_text(_unshared(config)),
+        config=_settings(class_name, config, build),
+        built=_built(build),
+        weights=own_weights(class_name, config),
+        outputs=output_count(class_name, config, with_scores=scores),
+        with_scores=scores,
     )
+    for inner in inner_layers(class_name, config, build, reading):
+        found.inside.append(_inner_layer(inner, reading))
+    return found
+
+
+def _inner_layer(inner: Inner, reading: Reading) -> RawLayer:
+    if not reading.is_new(inner.entry):
+        raise Unexplained("a layer that is shared between layers")
+    found = _layer(inner.entry, reading)
+    says_how = reading.in_place or inner.is_made or found.model or "build_config" in inner.entry
+    if not says_how and (found.weights or found.inside):
+        raise Unexplained(f"{found.name} does not say how it was built")
+    found.stored = inner.stored
+    found.is_made = inner.is_made or (reading.in_place and not found.model and "build_config" not in inner.entry)
+    return found
+
+
+def _settings(class_name: str, config: Mapping[str, Any], build: Any) -> Mapping[str, Any]:
+    """What shapes depend on."""
+    if class_name in (*RECURRENT, *WRAPPERS):
+        return config
+    if class_name in BUILT_WITH_SHAPES:
+        return {**config, BUILT: built_shapes(build)}
+    return {key: value for key, value in config.items() if key in SETTINGS}
 
 
 def _own_settings(model: RawModel) -> dict[str, Any]:
@@ -187,50 +250,7 @@ def _holds_layers(value: Any) -> bool:
 def _built(config: Any) -> Shape | None:
     shape = config.get("input_shape") if isinstance(config, dict) else None
     return (
-        _shape(shape) if isinstance(shape, list) and all(size is None or type(size) is int for size in shape) else None
+        shape_of(shape)
+        if isinstance(shape, list) and all(size is None or type(size) is int for size in shape)
+        else None
     )
-
-
-def _calls(nodes: Any, class_name: str) -> list[tuple[Ref, ...]]:
-    """The tensors of each call; an input layer has one call, which takes none."""
-    if class_name == "InputLayer":
-        return [()]
-    calls = [tuple(_refs(node)) for node in nodes or ()]
-    if not all(calls):
-        raise Unexplained("a call without tensors")
-    return calls
-
-
-def _refs(node: Any) -> Iterator[Ref]:
-    """In the order in which Keras flattens arguments: positions first, then keywords by name."""
-    if not isinstance(node, dict) or not {"args", "kwargs"} <= node.keys():
-        raise Unexplained("calls of an older layout")
-    stack = [node["kwargs"], node["args"]]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, dict) and item.get("class_name") == "__keras_tensor__":
-            tensor = item["config"]
-            layer, call, output = tensor["keras_history"]
-            yield Ref(str(layer), int(call), int(output), _shape(tensor["shape"]), str(tensor["dtype"]))
-        elif isinstance(item, dict):
-            stack.extend(value for _, value in sorted(item.items(), reverse=True))
-        elif isinstance(item, list):
-            stack.extend(reversed(item))
-
-
-def _places(value: Any, key: str = "") -> Iterator[tuple[str, tuple[str, int, int]]]:
-    """Every `[layer, call, output]` in the structure; of a flat dictionary with its keys."""
-    if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str):
-        yield key, (value[0], int(value[1]), int(value[2]))
-    elif isinstance(value, dict):
-        for name, inner in sorted(value.items()):
-            yield from _places(inner, name)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _places(inner)
-    else:
-        raise Unexplained("inputs or outputs in another layout")
-
-
-def _shape(sizes: Any) -> Shape:
-    return tuple(None if size is None else int(size) for size in sizes)

@@ -6,132 +6,110 @@ model have to be worked out.
 
 from __future__ import annotations
 
-import functools
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from exporter.lazy import LazyArray
 from exporter.readers import Unexplained
-from exporter.readers.keras_config import RawLayer, RawModel
-from exporter.readers.keras_shapes import Spec, input_spec, output_spec
+from exporter.readers.keras_model import RawLayer, RawModel
+from exporter.readers.keras_names import stored_name
+from exporter.readers.keras_outputs import Outputs
 from exporter.records import Edge, Layer, ModelGraph, TensorSpec, Weight
 from exporter.unique_names import Names
 
-# Shape, dtype and bytes of each weight of a layer in a file, in its order; given the layer.
-StoredWeights = Callable[["Place"], list[tuple[tuple[int, ...], str, int]]]
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A weight in a file; `name` is what the file calls it, for layers whose weights have no known names.
+
+    `value` is there when it is going to be read.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    name: str
+    value: LazyArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a layer has its row. `stored` is the path of its weights in the file."""
+    """Where a layer has its row. `stored` is where the file has its weights, `path` what their names start with."""
 
     layer: RawLayer
     namespace: str
     depth: int
     parent: str | None
     stored: str
+    path: str
 
 
-class Outputs:
-    """The shapes and dtypes of what the calls of one model's layers give."""
-
-    def __init__(self, model: RawModel) -> None:
-        self.model = model
-        self.layers = {layer.name: layer for layer in model.layers}
-        self.known: dict[tuple[str, int, int], Spec] = {}
-        self.counts: dict[tuple[str, int], int] = {}
-        for layer in model.layers:
-            for refs in layer.calls:
-                for ref in refs:
-                    self._note((ref.layer, ref.call, ref.output), (ref.shape, ref.dtype))
-        for _, place in model.outputs:
-            self._note(place, None)
-
-    def _note(self, place: tuple[str, int, int], spec: Spec | None) -> None:
-        call = place[:2]
-        self.counts[call] = max(self.counts.get(call, 0), place[2] + 1)
-        if spec is not None:
-            self.known[place] = spec
-
-    def of(self, layer: RawLayer, call: int) -> list[Spec]:
-        """All outputs of one call. Raises Unexplained."""
-        count = len(layer.model.outputs) if layer.model else 1
-        if self.counts.get((layer.name, call), 0) > count:
-            raise Unexplained(f"{layer.name} gives more than one tensor")
-        return [self.spec((layer.name, call, output)) for output in range(count)]
-
-    def spec(self, place: tuple[str, int, int]) -> Spec:
-        if place not in self.known:
-            self.known[place] = self._worked_out(*place)
-        return self.known[place]
-
-    def _worked_out(self, name: str, call: int, output: int) -> Spec:
-        layer = self.layers[name]
-        if layer.class_name == "InputLayer":
-            return input_spec(layer.config)
-        inputs = layer.calls[call]
-        if layer.model:
-            inner = Outputs(layer.model)
-            # Called with the shapes that it was made for, it gives the shapes that it was made to give.
-            if [(ref.shape, ref.dtype) for ref in inputs] != [inner.spec(place) for place in layer.model.inputs]:
-                raise Unexplained(f"{name} is called with other shapes")
-            return inner.spec(layer.model.outputs[output][1])
-        if not layer.is_layer:
-            raise Unexplained(f"the output of {layer.class_name}")
-        return output_spec(layer.class_name, layer.config, [(ref.shape, ref.dtype) for ref in inputs])
+# The weights of each layer in a file, in its order; given the layers in the order of their rows.
+StoredWeights = Callable[[list[Place]], Iterable[list[Stored]]]
 
 
-def describe(model: RawModel, name: str, stored: StoredWeights) -> ModelGraph:
-    """Raises Unexplained."""
-    places = list(_places(model, None, 0, "", Names()))
-    weights = list(_weights(places, stored, model.trainable))
-    outer = Outputs(model)
+def describe(
+    model: RawModel, name: str, stored: StoredWeights, *, lenient: bool = False
+) -> tuple[ModelGraph, dict[str, LazyArray]]:
+    """The description, and the values of the weights as far as `stored` has them. Raises Unexplained.
+
+    With `lenient`, shapes that cannot be worked out are unknown.
+    """
+    places = list(_places(model, None, Names()))
+    weights, values = [], {}
+    for weight, value in _weights(places, stored, model.trainable):
+        weights.append(weight)
+        if value is not None:
+            values[weight.name] = value.named(weight.name)
+    outer = Outputs(model, lenient=lenient)
     edges = tuple(_edges(model, None, _by_parent(places)))
-    return ModelGraph(
+    graph = ModelGraph(
         name=name,
         inputs=tuple(TensorSpec(layer, *outer.spec((layer, call, output))) for layer, call, output in model.inputs),
         outputs=_outputs(model, outer),
-        layers=tuple(_rows(model, places, edges, weights)),
+        layers=tuple(_rows(outer, places, edges, weights)),
         edges=edges,
         weights=tuple(weights),
     )
+    return graph, values
 
 
-def _places(model: RawModel, parent: str | None, depth: int, stored: str, names: Names) -> Iterator[Place]:
+def _places(model: RawModel, parent: Place | None, names: Names) -> Iterator[Place]:
     used: dict[str, int] = {}
+    scope = f"{parent.layer.name if parent else model.name}/" if model.is_scope else ""
     for layer in model.layers:
-        path = f"{stored}layers/{_stored_name(layer.class_name, used)}/" if layer.is_layer else ""
-        namespace = names.unique(layer.name if parent is None else f"{parent}/{layer.name}")
-        yield Place(layer, namespace, depth, parent, path)
-        if layer.model:
-            yield from _places(layer.model, namespace, depth + 1, path, names)
+        group = f"layers/{stored_name(layer.class_name, used)}" if layer.is_layer else ""
+        yield from _with_inner(layer, parent, group, names, scope)
 
 
-def _stored_name(class_name: str, used: dict[str, int]) -> str:
-    """`Conv2D` → `conv2d`, `conv2d_1`: as Keras names the groups of a weights file (`saving_lib`)."""
-    name = _snake_case(class_name)
-    used[name] = used.get(name, -1) + 1
-    return f"{name}_{used[name]}" if used[name] else name
+def _with_inner(layer: RawLayer, parent: Place | None, group: str, names: Names, scope: str = "") -> Iterator[Place]:
+    """The layer, and what is inside it; `group` is where its weights are below those of its parent."""
+    stored = f"{parent.stored if parent else ''}{group}/" if group else ""
+    path = f"{parent.path}/{layer.name}" if parent and layer.is_made else f"{scope}{layer.name}"
+    namespace = names.unique(f"{parent.namespace}/{layer.name}" if parent else layer.name)
+    depth, above = (parent.depth + 1, parent.namespace) if parent else (0, None)
+    place = Place(layer, namespace, depth, above, stored, path)
+    yield place
+    if layer.model:
+        yield from _places(layer.model, place, names)
+    for inner in layer.inside:
+        yield from _with_inner(inner, place, inner.stored, names)
 
 
-@functools.cache
-def _snake_case(name: str) -> str:
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
-def _weights(places: list[Place], stored: StoredWeights, trainable: bool) -> Iterator[Weight]:
+def _weights(places: list[Place], stored: StoredWeights, trainable: bool) -> Iterator[tuple[Weight, LazyArray | None]]:
     """Each weight with Keras's path; where that is taken, in nested models, the namespace helps."""
     names = Names()
-    for place in places:
-        layer, found = place.layer, stored(place)
-        if len(found) != len(layer.weights):
+    for place, found in zip(places, stored(places), strict=True):
+        layer = place.layer
+        known = [(each.name, True) for each in found] if layer.weights is None else layer.weights
+        if len(found) != len(known):
             raise Unexplained(f"{place.namespace} has {len(found)} weights in the file")
-        for (own, changes), (shape, dtype, nbytes) in zip(layer.weights, found, strict=True):
-            path = f"{layer.name}/{own}"
+        for (own, changes), each in zip(known, found, strict=True):
+            path = own if own.startswith(f"{place.path}/") else f"{place.path}/{own}"
             name = names.unique(f"{place.namespace}/{own}" if path in names.taken else path)
-            yield Weight(name, place.namespace, shape, dtype, nbytes, trainable and changes and layer.trainable)
+            is_trained = trainable and changes and layer.trainable
+            yield Weight(name, place.namespace, each.shape, each.dtype, each.nbytes, is_trained), each.value
 
 
 def _edges(model: RawModel, parent: str | None, inside: dict[str | None, dict[str, Place]]) -> Iterator[Edge]:
@@ -140,11 +118,19 @@ def _edges(model: RawModel, parent: str | None, inside: dict[str | None, dict[st
     for layer in model.layers:
         for number, refs in enumerate(layer.calls):
             for position, ref in enumerate(refs):
+                if ref.layer not in here:
+                    raise Unexplained(f"a tensor of {ref.layer}, which is no layer of the model")
                 source, target = here[ref.layer].namespace, here[layer.name].namespace
                 yield Edge(source, ref.call, ref.output, target, number, position, ref.shape, ref.dtype)
     for layer in model.layers:
-        if layer.model:
-            yield from _edges(layer.model, here[layer.name].namespace, inside)
+        yield from _edges_inside(here[layer.name], inside)
+
+
+def _edges_inside(place: Place, inside: dict[str | None, dict[str, Place]]) -> Iterator[Edge]:
+    if place.layer.model:
+        yield from _edges(place.layer.model, place.namespace, inside)
+    for inner in place.layer.inside:
+        yield from _edges_inside(inside[place.namespace][inner.name], inside)
 
 
 def _by_parent(places: Iterable[Place]) -> dict[str | None, dict[str, Place]]:
@@ -160,15 +146,17 @@ def _outputs(model: RawModel, outer: Outputs) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(names.unique(key or place[0]), *outer.spec(place)) for key, place in model.outputs)
 
 
-def _rows(model: RawModel, places: list[Place], edges: Iterable[Edge], weights: Iterable[Weight]) -> Iterator[Layer]:
+def _rows(outer: Outputs, places: list[Place], edges: Iterable[Edge], weights: Iterable[Weight]) -> Iterator[Layer]:
     own: dict[str, list[Weight]] = {}
     for weight in weights:
         own.setdefault(weight.layer, []).append(weight)
     sources: dict[str, dict[str, None]] = {}
     for edge in edges:
         sources.setdefault(edge.target, {})[edge.source] = None
-    outputs: dict[str | None, Outputs] = {None: Outputs(model)}
-    outputs |= {place.namespace: Outputs(place.layer.model) for place in places if place.layer.model}
+    outputs: dict[str | None, Outputs] = {None: outer}
+    for place in places:
+        if place.layer.model:
+            outputs[place.namespace] = Outputs(place.layer.model, lenient=outer.lenient)
     totals = _totals(places, own)
     for index, place in enumerate(places):
         layer, held = place.layer, own.get(place.namespace, [])
@@ -180,13 +168,8 @@ def _rows(model: RawModel, places: list[Place], edges: Iterable[Edge], weights: 
             depth=place.depth,
             parent=place.parent,
             trainable=layer.trainable,
-            inputs=tuple(
-                TensorSpec(_tensor_name(ref.layer, ref.output), ref.shape, ref.dtype) for ref in layer.calls[0]
-            ),
-            outputs=tuple(
-                TensorSpec(_tensor_name(layer.name, number), *spec)
-                for number, spec in enumerate(outputs[place.parent].of(layer, 0))
-            ),
+            inputs=_inputs(layer),
+            outputs=_first_outputs(layer, outputs.get(place.parent)),
             params=sum(math.prod(weight.shape) for weight in held),
             params_trainable=sum(math.prod(weight.shape) for weight in held if weight.trainable),
             params_total=totals[place.namespace],
@@ -195,6 +178,20 @@ def _rows(model: RawModel, places: list[Place], edges: Iterable[Edge], weights: 
             connected_to=tuple(sources.get(place.namespace, ())),
             config=layer.text,
         )
+
+
+def _inputs(layer: RawLayer) -> tuple[TensorSpec, ...] | None:
+    """Those of the first call; a layer inside of another one that is no model has no calls."""
+    if not layer.calls:
+        return None
+    return tuple(TensorSpec(_tensor_name(ref.layer, ref.output), ref.shape, ref.dtype) for ref in layer.calls[0])
+
+
+def _first_outputs(layer: RawLayer, known: Outputs | None) -> tuple[TensorSpec, ...] | None:
+    if not layer.calls or known is None:
+        return None
+    specs = enumerate(known.of(layer, 0))
+    return tuple(TensorSpec(_tensor_name(layer.name, number), *spec) for number, spec in specs)
 
 
 def _totals(places: list[Place], own: dict[str, list[Weight]]) -> dict[str, int]:

@@ -18,9 +18,9 @@ Size = int | None
 # Shape and dtype of a tensor.
 Spec = tuple[Shape, str]
 _SETTINGS = """
-    axes axis batch_shape cropping data_format dilation_rate dims dtype filters depth_multiplier height keepdims
-    kernel_size n output_dim output_padding output_size padding pool_size size strides target_shape units width
-    pad_to_aspect_ratio crop_to_aspect_ratio
+    axes axis batch_shape cropping data_format dilation_rate dims dtype equation filters depth_multiplier height
+    keepdims kernel_size n output_dim output_padding output_shape output_size padding pool_size size strides
+    target_shape units width pad_to_aspect_ratio crop_to_aspect_ratio
 """
 SETTINGS = frozenset(_SETTINGS.split())
 
@@ -140,10 +140,38 @@ def _reshaped(call: Called) -> Shape:
 
 
 def _merged(call: Called) -> Shape:
-    """The inputs of an elementwise merge; where they differ, Keras broadcasts."""
-    if any(shape != call.first for shape in call.inputs):
-        raise Unexplained("a merge of different shapes")
-    return call.first
+    """The inputs of an elementwise merge: broadcast, but for the batch (`Merge.compute_output_shape`)."""
+    shape = call.first[1:]
+    for other in call.inputs[1:]:
+        shape = _broadcast(shape, other[1:])
+    batches = {each[0] for each in call.inputs} - {None}
+    return (batches.pop() if len(batches) == 1 else None, *shape)
+
+
+def _broadcast(one: Shape, other: Shape) -> Shape:
+    """Keras's rule, in which a dynamic size wins over a known one. Raises Unexplained for what does not fit."""
+    longer, shorter = (one, other) if len(one) >= len(other) else (other, one)
+    sizes = list(longer[: len(longer) - len(shorter)])
+    for a, b in zip(longer[len(sizes) :], shorter, strict=True):
+        if a is None or b is None:
+            sizes.append(None)
+        elif a == b or 1 in (a, b):
+            sizes.append(max(a, b))
+        else:
+            raise Unexplained("a merge of shapes that do not fit")
+    return tuple(sizes)
+
+
+def _einsum(call: Called) -> Shape:
+    """What the layer's settings say, without the sizes that the input might add."""
+    sizes = call.config["output_shape"]
+    if "..." in str(call.config["equation"]):
+        raise Unexplained("an equation with an ellipsis")
+    return (call.first[0], *(sizes if isinstance(sizes, list) else [sizes]))
+
+
+def _adaptive(call: Called) -> Shape:
+    return call.resized([int(size) for size in call.setting("output_size")])
 
 
 def _concatenated(call: Called) -> Shape:
@@ -163,6 +191,7 @@ _SAME = """
     Activation ActivityRegularization AlphaDropout BatchNormalization Dropout ELU GaussianDropout GaussianNoise
     GroupNormalization Identity LayerNormalization LeakyReLU Masking PReLU RMSNormalization ReLU Rescaling
     Softmax SpatialDropout1D SpatialDropout2D SpatialDropout3D UnitNormalization
+    Normalization RandomBrightness RandomContrast RandomFlip RandomRotation RandomTranslation RandomZoom
 """
 SHAPES: dict[str, Callable[[Called], Shape]] = {
     **dict.fromkeys(_SAME.split(), lambda call: call.first),
@@ -177,8 +206,10 @@ SHAPES: dict[str, Callable[[Called], Shape]] = {
     **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _convolution),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
     **dict.fromkeys(("CenterCrop", "Resizing"), _resized),
+    **{f"Adaptive{kind}Pooling{size}": _adaptive for kind in ("Average", "Max") for size in DIMENSIONS},
     "Concatenate": _concatenated,
     "Dense": lambda call: (*call.first[:-1], int(call.config["units"])),
+    "EinsumDense": _einsum,
     "Embedding": lambda call: (*call.first, int(call.config["output_dim"])),
     "Flatten": _flatten,
     "Permute": lambda call: (call.first[0], *(call.first[axis] for axis in call.config["dims"])),

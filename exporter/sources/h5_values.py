@@ -71,8 +71,13 @@ def lazy_dataset(dataset: h5py.Dataset, extent: Extent | None = None) -> LazyArr
 
 
 def dtype_of(identity: h5py.h5d.DatasetID) -> np.dtype:
-    """Of the elements; Keras writes bfloat16 as bytes with a mark. Raises ValueError for what are no numbers."""
-    stored = identity.dtype
+    """Of the elements; Keras writes bfloat16 as bytes with a mark.
+
+    Raises ValueError for what are no numbers, and for values that are in other files, which could be any.
+    """
+    stored, settings = identity.dtype, identity.get_create_plist()
+    if settings.get_external_count() or settings.get_layout() == h5py.h5d.VIRTUAL:
+        raise ValueError(f"dataset {h5py.h5i.get_name(identity).decode()} keeps its values in other files")
     if h5py.h5a.exists(identity, b"dtype") and h5py.AttributeManager(h5py.Dataset(identity))["dtype"] == "bfloat16":
         return np.dtype(bfloat16)
     if stored.kind not in "biufc":
@@ -87,7 +92,7 @@ def _place(identity: h5py.h5d.DatasetID, stored: np.dtype, dtype: np.dtype) -> i
     settings = identity.get_create_plist()
     if not is_plain or not stored.isnative or settings.get_layout() != h5py.h5d.CONTIGUOUS:
         return None
-    return None if settings.get_external_count() else identity.get_offset()
+    return identity.get_offset()
 
 
 def _at(place: int, file: Extent | str, dtype: np.dtype) -> Part:

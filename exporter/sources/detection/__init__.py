@@ -19,6 +19,7 @@ from exporter.sources.detection import (
     keras_files,
     onnx_files,
     python_sources,
+    safetensors_files,
     tensorflow_files,
     tfjs_files,
     tflite_files,
@@ -29,17 +30,22 @@ from exporter.sources.detection.kinds import (
     CHECKPOINT,
     FACTORY,
     KERAS_FOLDER,
+    KERAS_WEIGHTS,
     KINDS,
     META_GRAPH,
+    SAFETENSORS,
     SAVE_HINT,
     SAVED_MODEL,
     TFJS_GRAPH,
     TFJS_LAYERS,
     Seen,
 )
+from exporter.sources.safetensors_index import index_files
+from exporter.sources.weight_map import weights_files
 
 # Asked in this order, those with a signature first.
 FILE_KINDS: tuple[Callable[[Seen], str | None], ...] = (
+    safetensors_files.file_kind,
     tflite_files.file_kind,
     tfjs_files.file_kind,
     python_sources.file_kind,
@@ -63,10 +69,12 @@ FILES_OF: dict[str, Callable[[str], list[str]]] = {
     CHECKPOINT: tensorflow_files.checkpoint_files,
     TFJS_LAYERS: tfjs_files.files,
     TFJS_GRAPH: tfjs_files.files,
+    KERAS_WEIGHTS: weights_files,
+    SAFETENSORS: index_files,
 }
 
 PATH_SUFFIXES: tuple[str, ...] = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt", ".meta", ".index", ".ckpt", ".onnx")
-PATH_SUFFIXES += (".tflite", ".zip", ".json", ".pt", ".pth")
+PATH_SUFFIXES += (".tflite", ".safetensors", ".zip", ".json", ".pt", ".pth")
 # All of these are called model.json.
 NAMED_BY_FOLDER = (TFJS_LAYERS, TFJS_GRAPH)
 HEAD_BYTES = 4096
@@ -207,6 +215,8 @@ def _not_a_model(path: Path, head: bytes) -> ExportError:
     if head.startswith(b"version https://git-lfs"):
         why, hint = "it is a Git LFS pointer, not the file itself", "git lfs pull"
         return SourceError("is not a model", where=str(path), why=why, hint=hint)
+    if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+        raise keras_files.pickled(path, "a pickle")
     if not head:
         why = "the file is empty"
     elif _is_text(head):

@@ -7,18 +7,24 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from exporter.errors import ExportError, SourceError
+from exporter.errors import ExportError, SourceError, UnsupportedError
 from exporter.sources import weight_map
 from exporter.sources.detection.kinds import (
     ARCHITECTURE,
     KERAS_ARCHIVE,
     KERAS_FOLDER,
     KERAS_H5,
+    KERAS_WEIGHTS,
+    SAFETENSORS,
     SAVE_HINT,
-    WEIGHTS_HINT,
     Seen,
 )
+from exporter.sources.safetensors_index import is_shard_map
+
+if TYPE_CHECKING:
+    import h5py
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -80,6 +86,8 @@ def _check_archive(path: Path) -> str:
             why=f"as a zip archive: {error}",
             hint="copy or download it again",
         ) from error
+    if any(name.endswith("/data.pkl") for name in names):
+        raise pickled(path, "a PyTorch file")
     if "config.json" not in names:
         raise SourceError(
             "is not a Keras archive", where=str(path), why="the zip archive has no config.json", hint=SAVE_HINT
@@ -95,9 +103,7 @@ def _check_hdf5(path: Path) -> str:
         with h5py.File(path, "r", locking=False) as stream:
             if "model_config" in stream.attrs:
                 return KERAS_H5
-            holds_weights = (
-                "layer_names" in stream.attrs or "layers" in stream or "_layer_checkpoint_dependencies" in stream
-            )
+            holds_weights = _holds_weights(stream)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise SourceError(
             "is truncated or corrupt",
@@ -105,7 +111,17 @@ def _check_hdf5(path: Path) -> str:
             why=f"as an HDF5 file: {error}",
             hint="copy or download it again",
         ) from error
-    raise _weights_only(path) if holds_weights else _foreign_hdf5(path)
+    if holds_weights:
+        return KERAS_WEIGHTS
+    raise _foreign_hdf5(path)
+
+
+def _holds_weights(file: h5py.File) -> bool:
+    """By what the legacy format lists in attributes, or by the groups of variables of the format of Keras 3."""
+    if "layer_names" in file.attrs or "layer_names0" in file.attrs:
+        return True
+    marks = ("layers", "_layer_checkpoint_dependencies", "vars")
+    return any(mark in file for mark in marks) or any("vars" in item for item in file.values() if hasattr(item, "keys"))
 
 
 def _check_json(path: Path) -> str:
@@ -120,14 +136,24 @@ def _check_json(path: Path) -> str:
     keys = content if isinstance(content, dict) else {}
     if isinstance(keys.get("class_name"), str) and "config" in keys:
         return ARCHITECTURE
+    if is_shard_map(keys):
+        return SAFETENSORS
     if weight_map.MAP_KEY in keys:
-        raise _weights_only(path)
+        _refuse_pickles(keys[weight_map.MAP_KEY], path)
+        return KERAS_WEIGHTS
     raise SourceError("is not a model", where=str(path), why="the JSON describes no Keras model", hint=SAVE_HINT)
 
 
-def _weights_only(path: Path) -> ExportError:
-    why = "the file holds weights only, without the model that they belong to"
-    return SourceError("is not a whole model", where=str(path), why=why, hint=WEIGHTS_HINT.format(path))
+def _refuse_pickles(shards: object, path: Path) -> None:
+    """Raises UnsupportedError for an index of PyTorch's files."""
+    names = shards.values() if isinstance(shards, dict) else ()
+    if any(isinstance(name, str) and name.endswith((".bin", ".pt", ".pth")) for name in names):
+        raise pickled(path, "an index of PyTorch files")
+
+
+def pickled(path: Path, what: str) -> ExportError:
+    why = "it holds pickled Python objects, and loading them would run code"
+    return UnsupportedError(f"is {what}", where=str(path), why=why, hint="save the weights as safetensors")
 
 
 def _foreign_hdf5(path: Path) -> ExportError:

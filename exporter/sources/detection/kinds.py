@@ -12,6 +12,7 @@ FACTORY, LIVE_MODEL = "factory", "live_model"
 SAVED_MODEL, GRAPH_DEF, META_GRAPH, CHECKPOINT = "saved_model", "graph_def", "meta_graph", "checkpoint"
 TFLITE_FILE = "tflite"
 TFJS_LAYERS, TFJS_GRAPH = "tfjs_layers", "tfjs_graph"
+KERAS_WEIGHTS, SAFETENSORS = "keras_weights", "safetensors"
 
 # What a sentence calls them; also the choices of `--source-kind`.
 KINDS = {
@@ -30,6 +31,8 @@ KINDS = {
     TFLITE_FILE: "a TensorFlow Lite file",
     TFJS_LAYERS: "a layers model of TensorFlow.js",
     TFJS_GRAPH: "a graph model of TensorFlow.js",
+    KERAS_WEIGHTS: "a file of Keras weights",
+    SAFETENSORS: "a safetensors file",
 }
 # Kinds that are described and not converted, and why; `--to onnx` is refused with that.
 WITHOUT_ONNX = {
@@ -37,12 +40,11 @@ WITHOUT_ONNX = {
     LIVE_MODEL: "it describes a model and is none",
     CHECKPOINT: "a checkpoint alone holds tensors, and not what is computed with them",
 }
+WITHOUT_ONNX |= dict.fromkeys(
+    (KERAS_WEIGHTS, SAFETENSORS), "it holds weights alone, without the model that they are of"
+)
 
 SAVE_HINT = "save the model from Keras with model.save('model.keras') and export that file"
-WEIGHTS_HINT = (
-    "give the application's name, or a file with the architecture, and this file with --weights, such as: "
-    "export-model resnet101 --weights {}"
-)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""The calls of a Keras model's layers as its config lists them: which tensors of which other calls go in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.readers import Unexplained
+from exporter.records import Shape
+
+# A tensor of a graph: the layer, which call of it, which output of that call.
+Tensor = tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A tensor that goes into a call: which output of which call of which layer of the same model.
+
+    Shape and dtype are None where the config does not say them.
+    """
+
+    layer: str
+    call: int
+    output: int
+    shape: Shape | None
+    dtype: str | None
+
+
+def calls_of(nodes: Any, class_name: str) -> list[tuple[Ref, ...]]:
+    """The tensors of each call; an input layer has one call, which takes none. Raises Unexplained."""
+    if class_name == "InputLayer":
+        return [()]
+    calls = [tuple(_refs(node)) for node in nodes or ()]
+    if not all(calls):
+        raise Unexplained("a call without tensors")
+    return calls
+
+
+def returns_scores(nodes: Any) -> bool:
+    """Whether the calls of an attention layer give its scores, too. Raises Unexplained where they differ."""
+    found = {bool(node["kwargs"].get("return_attention_scores")) for node in nodes or ()}
+    if len(found) > 1:
+        raise Unexplained("calls with and without attention scores")
+    return found == {True}
+
+
+def tensors_of(value: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every `[layer, call, output]` in the structure; of a flat dictionary with its keys. Raises Unexplained."""
+    if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str):
+        yield key, (value[0], int(value[1]), int(value[2]))
+    elif isinstance(value, dict):
+        for name, inner in sorted(value.items()):
+            yield from tensors_of(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from tensors_of(inner)
+    else:
+        raise Unexplained("inputs or outputs in another layout")
+
+
+def shape_of(sizes: Any) -> Shape:
+    return tuple(None if size is None else int(size) for size in sizes)
+
+
+def _refs(node: Any) -> Iterator[Ref]:
+    """In the order in which Keras flattens arguments: positions first, then keywords by name."""
+    if not isinstance(node, dict) or not {"args", "kwargs"} <= node.keys():
+        raise Unexplained("calls of an older layout")
+    stack = [node["kwargs"], node["args"]]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict) and item.get("class_name") == "__keras_tensor__":
+            tensor = item["config"]
+            layer, call, output = tensor["keras_history"]
+            if tensor["shape"] is None:
+                yield Ref(str(layer), int(call), int(output), None, None)
+            else:
+                yield Ref(str(layer), int(call), int(output), shape_of(tensor["shape"]), str(tensor["dtype"]))
+        elif isinstance(item, dict):
+            stack.extend(value for _, value in sorted(item.items(), reverse=True))
+        elif isinstance(item, list):
+            stack.extend(reversed(item))
