@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from exporter.errors import ExportError, SourceError, UsageError
+from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
 from exporter.sources.detection import SourceRef, application_names, detect
 from exporter.sources.detection.keras_files import HDF5_SIGNATURE
 
