@@ -207,9 +207,11 @@ def app() -> None:
 def export(run: Run, sources: tuple[str, ...], **flags: Any) -> int:
     """Convert TensorFlow and Keras models into files that can be inspected without TensorFlow.
 
-    A SOURCE is a model of keras.applications in any spelling (resnet101, EfficientNetV2B0), a .keras file, a
-    whole-model .h5 file or an .onnx file. Each is exported in a process of its own, one after the other; one that
-    fails does not stop the rest, and one that is up to date is skipped.
+    A SOURCE is a model of keras.applications in any spelling (resnet101, EfficientNetV2B0); a Keras file (.keras, .h5)
+    or architecture in JSON; a SavedModel, frozen graph or checkpoint of TensorFlow; a .tflite file; a model.json of
+    TensorFlow.js; an .onnx file; a file of weights (.weights.h5, .safetensors); or a Python function that makes a
+    model (package.module:function, with --trust-code). Each is exported in a process of its own, one after the other;
+    one that fails does not stop the rest, and one that is up to date is skipped.
     """
     session = Session(run, **{name: flags.pop(name) for name in ("force", "quiet", "verbose", "debug")})
     viewing, browser, port = flags.pop("viewing"), not flags.pop("no_browser"), flags.pop("port")

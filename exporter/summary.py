@@ -92,7 +92,8 @@ def _show_model(outcome: Outcome, verbose: bool) -> None:
     say(f"  {outcome.output_path}:", err=False)
     _say_columns([(f"  {file.name}", format_bytes(file.nbytes)) for file in outcome.files])
     say(f"  weights: {outcome.weights or 'unknown'}", err=False)
-    for line in verification_lines(outcome.verification):
+    has_onnx = any(file.name == "model.onnx" for file in outcome.files)
+    for line in verification_lines(outcome.verification) if has_onnx else ():
         say(f"  {line}", err=False)
 
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from exporter.errors import SourceError
 
 WEIGHTS = "from the TensorFlow.js weights"
 COPY_HINT = "copy model.json again, with all the files that its weightsManifest names"
 TOPOLOGY, MANIFEST = "modelTopology", "weightsManifest"
-DTYPES = ("float32", "int32", "bool", "complex64", "uint8", "float16", "int8", "int16", "uint16", "uint32", "float64")
+# Bytes of an element. The parent process reads this module, and does without NumPy.
+DTYPES = {"float32": 4, "int32": 4, "bool": 1, "complex64": 8, "uint8": 1, "float16": 2, "int8": 1, "int16": 2}
+DTYPES |= {"uint16": 2, "uint32": 4, "float64": 8}
 QUANTISED = ("uint8", "uint16", "float16")
 MOST_AXES = 64
 
@@ -52,7 +52,7 @@ class WebWeight:
     @property
     def nbytes(self) -> int:
         """As numbers of its type."""
-        return self.stored_nbytes if self.dtype == "string" else math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return self.stored_nbytes if self.dtype == "string" else math.prod(self.shape) * DTYPES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _weight(entry: Mapping[str, Any], group: int, start: int, files: tuple[str, 
             raise ValueError(f"{name} is stored as {kind}")
         numbers = (float(stored.get("scale", 1.0)), float(stored.get("min", 0.0)))
         quantisation = Quantisation(kind) if kind == "float16" else Quantisation(kind, *numbers)
-    itemsize = np.dtype(quantisation.dtype if quantisation else dtype).itemsize
+    itemsize = DTYPES[quantisation.dtype if quantisation else dtype]
     return WebWeight(name, shape, dtype, group, start, math.prod(shape) * itemsize, quantisation)
 
 
