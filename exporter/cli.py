@@ -35,6 +35,8 @@ Commands:
   query SQL         ask the tables of all exports; query --example lists questions
   inspect TARGET    show the layers of a model, or statistics of its weights
   diff A B          say what is different between two models
+  check SOURCE FILE.onnx
+                    compare an ONNX file of any converter with its source
   summary SOURCE    show what a model consists of, on one screen
 
 \b
@@ -54,6 +56,7 @@ Exit status, that of the first SOURCE that failed:
 
 # Commands whose modules are imported when they are used; each module has one called `command`.
 COMMANDS = {
+    "check": "exporter.commands.check",
     "diff": "exporter.commands.diff",
     "inspect": "exporter.commands.inspect",
     "query": "exporter.commands.query",

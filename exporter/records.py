@@ -236,6 +236,7 @@ class Job:
     """One model to export, complete: the worker needs nothing else.
 
     `source_digest` is empty where finding it means reading a large file: the worker does that beside its work.
+    `against` is the path of an ONNX file that is compared with the source, and then nothing is written.
     `dtype` is what weights are stored and computed in: `keep` (the source's), `float32` or `float16`.
     """
 
@@ -263,6 +264,7 @@ class Job:
     stats: bool = False
     picture: PictureOptions = PictureOptions()
     reading: SourceOptions = SourceOptions()
+    against: str = ""
 
 
 @dataclass(frozen=True)

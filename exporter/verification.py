@@ -23,6 +23,7 @@ import numpy as np
 
 from exporter import memory, wire
 from exporter.comparison import comparable, compare, judge, make_inputs, perturbed
+from exporter.errors import SourceError
 from exporter.files import new_file, write_json
 from exporter.records import Job, ModelGraph, TensorSpec, Verification
 
@@ -57,8 +58,39 @@ class Request:
     onnx_path: str
 
 
-def verify(job: Job, graph: ModelGraph, inputs: Sequence[TensorSpec], onnx_path: Path) -> Verification:
-    """Compare; never raises for what goes wrong in a child: that is a skipped verification or a mismatch, with why."""
+def given_sizes(inputs: Sequence[TensorSpec], onnx_path: Path) -> tuple[TensorSpec, ...]:
+    """The source's inputs with the sizes that an ONNX file has fixed for what they leave open.
+
+    The file's inputs are found by name, or by position where names differ. Raises SourceError.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(str(onnx_path), load_external_data=False).graph
+    except (OSError, DecodeError) as error:
+        raise SourceError("cannot be read", where=str(onnx_path), why=str(error)) from error
+    weights = {proto.name for proto in graph.initializer}
+    there = [value for value in graph.input if value.name not in weights]
+    named = {value.name: value for value in there}
+    if not {spec.name for spec in inputs} <= named.keys() and len(there) == len(inputs):
+        named = {spec.name: value for spec, value in zip(inputs, there, strict=True)}
+    return tuple(_with_sizes(spec, named[spec.name]) if spec.name in named else spec for spec in inputs)
+
+
+def _with_sizes(spec: TensorSpec, value: Any) -> TensorSpec:
+    dims = value.type.tensor_type.shape.dim
+    if spec.shape is None or len(dims) != len(spec.shape):
+        return spec
+    sizes = zip(spec.shape, dims, strict=True)
+    return replace(spec, shape=tuple(dim.dim_value or None if size is None else size for size, dim in sizes))
+
+
+def verify(job: Job, graph: ModelGraph, inputs: Sequence[TensorSpec], onnx_path: Path, scratch: Path) -> Verification:
+    """Compare; never raises for what goes wrong in a child: that is a skipped verification or a mismatch, with why.
+
+    Temporary files go below `scratch`.
+    """
     specs = tuple(_concrete(spec) for spec in inputs)
     needed = needed_bytes(graph, specs)
     limit = None
@@ -73,7 +105,7 @@ def verify(job: Job, graph: ModelGraph, inputs: Sequence[TensorSpec], onnx_path:
         return Verification("skipped", "inputs of text or of unknown rank cannot be made up", needed_bytes=needed)
     request = Request(job, specs, _index_limit(graph), _rtol(job, graph), str(onnx_path))
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=onnx_path.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         write_json(Path(folder) / "request.json", asdict(request))
         found = _run_children(Path(folder), limit)
     # Messages of libraries name files; what ends up in the manifest must not say where on this machine they are.
@@ -187,9 +219,10 @@ def run_runtime(request: Request, folder: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(request.onnx_path, options, providers=["CPUExecutionProvider"])
-    names = [spec.name for spec in request.inputs]
     used = {value.name: value.type for value in session.get_inputs()}
-    feeds = {name: array for name, array in zip(names, _inputs(request), strict=True) if name in used}
+    feeds = {
+        name: array for name, array in zip(_names(request, list(used)), _inputs(request), strict=True) if name in used
+    }
     # The file may take another float dtype than the source: bfloat16 is unknown to ONNX Runtime's Python API.
     feeds = {name: array.astype(FEED_DTYPES.get(used[name], array.dtype)) for name, array in feeds.items()}
     outputs = session.run(None, feeds)
@@ -201,6 +234,12 @@ def run_runtime(request: Request, folder: Path) -> None:
     _save(folder / "runtime.npz", outputs)
     peak = json.loads((folder / "reference.json").read_text(encoding="utf-8"))["peak_rss_bytes"]
     write_json(folder / "result.json", asdict(replace(found, peak_rss_bytes=max(peak, memory.peak_rss_bytes()))))
+
+
+def _names(request: Request, used: Sequence[str]) -> list[str]:
+    """Those of the inputs in the file: ours, or by position where another converter has named them."""
+    names = [spec.name for spec in request.inputs]
+    return list(used) if not set(used) <= set(names) and len(used) == len(names) else names
 
 
 def run_sensitivity(request: Request, folder: Path) -> None:

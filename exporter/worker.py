@@ -14,11 +14,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from exporter import memory, wire
 from exporter.costs.model_costs import job_costs
@@ -29,7 +29,8 @@ from exporter.formats.pictures.drawings import check_names
 from exporter.readers import LENIENT, READERS, Unexplained, unloaded_note
 from exporter.readers.described import DescribedModel
 from exporter.receipts import manifest, public_name, versions
-from exporter.records import Job, Material, Outcome, Stage, TensorSpec, Verification, WrittenFile
+from exporter.records import Job, Material, Outcome, TensorSpec, Verification, WrittenFile
+from exporter.reporting import Reporter
 from exporter.sources.detection.kinds import ONNX_FILE, WITHOUT_ONNX
 from exporter.sources.digest import source_digest
 from exporter.startup import hidden, lean_imports
@@ -37,45 +38,6 @@ from exporter.structure import hollow_copy
 
 if TYPE_CHECKING:
     from exporter.sources.opened import Opened
-
-# Progress is told at most this often.
-PROGRESS_SECONDS = 0.1
-
-
-class Reporter:
-    """Tells the parent about stages, progress and notes, and remembers the stages and notes."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._told = 0.0
-        self.stages: list[Stage] = []
-        self.notes: list[str] = []
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """One step of the job; it counts as done also when it raises, so that the time of a failure is known."""
-        self._tell(wire.StageEvent(name, "start"))
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            stage = Stage(name, time.monotonic() - started, memory.peak_rss_bytes())
-            self.stages.append(stage)
-            self._tell(wire.StageEvent(name, "end", stage.seconds, stage.peak_rss_bytes))
-
-    def progress(self, done_bytes: int, total_bytes: int) -> None:
-        if done_bytes == total_bytes or time.monotonic() - self._told >= PROGRESS_SECONDS:
-            self._told = time.monotonic()
-            self._tell(wire.ProgressEvent("weights", done_bytes, total_bytes))
-
-    def note(self, *texts: str) -> None:
-        for text in texts:
-            self.notes.append(text)
-            self._tell(wire.NoteEvent(text))
-
-    def _tell(self, event: wire.StageEvent | wire.ProgressEvent | wire.NoteEvent) -> None:
-        self._stream.write(wire.event_to_json(event) + "\n")
-        self._stream.flush()
 
 
 class Work:
@@ -126,6 +88,21 @@ class Work:
         outcome = self._outcome(opened, files, time.monotonic() - started)
         self.export.commit(self.names, manifest(self.job, opened.graph, outcome, material, self.import_rss_bytes))
         return outcome
+
+    def check(self) -> Outcome:
+        """Compare the source with the file that `against` names; nothing is written. Raises ExportError."""
+        from exporter.verification import given_sizes, verify
+
+        started = time.monotonic()
+        opened = self._open()
+        path = Path(self.job.against)
+        self.inputs = given_sizes(opened.inputs(self.job), path)
+        with self.reporter.stage("verify"):
+            weights = "random" if opened.is_random else self.job.weights
+            job = dataclasses.replace(self.job, weights=weights)
+            self.verification = verify(job, opened.graph, self.inputs, path, self.export.staging)
+        opened.finish_checks()
+        return self._outcome(opened, (), time.monotonic() - started)
 
     def _open(self) -> Opened:
         with self.reporter.stage("import"), lean_imports():
@@ -233,7 +210,8 @@ class Work:
         weights = "random" if opened.is_random else self.job.weights
         with self.reporter.stage("verify"):
             carried_out = dataclasses.replace(self.job, weights=weights)
-            return verify(carried_out, opened.graph, self.inputs, self.export.staging / "model.onnx")
+            path = self.export.staging / "model.onnx"
+            return verify(carried_out, opened.graph, self.inputs, path, self.export.staging)
 
     def _outcome(self, opened: Opened | DescribedModel, files: tuple[WrittenFile, ...], seconds: float) -> Outcome:
         mismatch = self.verification is not None and self.verification.status == "mismatch"
@@ -256,7 +234,8 @@ def carry_out(job: Job, reporter: Reporter) -> Outcome:
     started = time.monotonic()
     try:
         with Export(Path(job.output_path)) as export:
-            return Work(job, export, reporter).run()
+            work = Work(job, export, reporter)
+            return work.check() if job.against else work.run()
     except Exception as error:  # noqa: BLE001 (the boundary of this process)
         found = _as_export_error(error, job)
     return Outcome(

@@ -28,7 +28,7 @@ FLOORS: list[dict[str, list[str]]] = [
         "diff": ["diff"],
         "view": ["view"],
     },
-    {"worker": ["worker", "receipts"]},
+    {"worker": ["worker", "receipts", "reporting"]},
     {"verification": ["verification*", "comparison"], "readers": ["readers"]},
     {"sources": ["sources"], "formats": ["formats"]},
     {"networks": ["networks"]},

@@ -189,7 +189,7 @@ def test_what_does_not_fit_is_skipped_and_says_what_it_needs(
         monkeypatch.setattr(memory, "available_bytes", lambda: 500_000_000)
     job = dataclasses.replace(JOB, max_memory_bytes=10**6 if cause != "machine" else None)
     big = graph(layer("float32", (None, 1000, 1000)))
-    found = verification.verify(job, big, big.inputs, tmp_path / "model.onnx")
+    found = verification.verify(job, big, big.inputs, tmp_path / "model.onnx", tmp_path)
     assert found.status == "skipped"
     assert found.needed_bytes == 10**9 + 8 * 4 * 2 * 10**6
     assert "it would need about 1.06 GB, and" in found.reason
@@ -198,7 +198,7 @@ def test_what_does_not_fit_is_skipped_and_says_what_it_needs(
 
 @pytest.mark.parametrize("spec", [TensorSpec("x", (None, 1), "string"), TensorSpec("x", None, "float32")])
 def test_inputs_that_cannot_be_made_up(spec: TensorSpec, tmp_path: Path) -> None:
-    found = verification.verify(JOB, graph(), [spec], tmp_path / "model.onnx")
+    found = verification.verify(JOB, graph(), [spec], tmp_path / "model.onnx", tmp_path)
     assert (found.status, found.needed_bytes) == ("skipped", 10**9)
 
 
@@ -250,7 +250,7 @@ def verify_in_children(exported: tuple[Job, ModelGraph, Path], folder: Path, cha
     if change:
         change(model)
     onnx.save(model, str(folder / "model.onnx"))
-    return verification.verify(job, found, found.inputs, folder / "model.onnx")
+    return verification.verify(job, found, found.inputs, folder / "model.onnx", folder)
 
 
 @pytest.mark.slow
