@@ -26,6 +26,7 @@ REFUSALS = (ValueError, TypeError, KeyError, tf.errors.OpError)
 INPUTS = ("Placeholder", "PlaceholderV2")
 # A constant that is written as one number and has more bytes than this is not filled.
 LARGEST_FILLED_BYTES = 2**20
+CONSTANT_OUTPUT, HOLLOW_OUTPUT = ":output:0", ":tensor:0"
 MUTATIONS = ("Assign", "ScatterUpdate", "ResourceScatter", "ResourceApply")
 ENDS_HINT = "--inputs and --outputs name tensors of the graph, such as x:0"
 OUTPUT = "export_model/output_{}"
@@ -66,6 +67,8 @@ def inline(
     _prune(found, with_control=True)
     found.fault = _unknown_ops(found.graph_def)
     _without_splats(found)
+    for function in graph_def.library.function:
+        _rename_outputs(function, HOLLOW_OP, CONSTANT_OUTPUT, HOLLOW_OUTPUT)
     # Before TensorFlow folds constants, so that weights keep their names, and once more for those in functions.
     _without_small_weights(found)
     # Marked so that a GPU may run another function in its place (recurrent layers of Keras 2), it is not inlined.
@@ -192,6 +195,7 @@ def _has_fractions(dtype: np.dtype) -> bool:
 def _fill_bodies(graph_def: tf.compat.v1.GraphDef, value: Callable[[str], LazyArray]) -> None:
     """The bodies of loops and branches keep their constants."""
     for function in graph_def.library.function:
+        _rename_outputs(function, HOLLOW_OP, HOLLOW_OUTPUT, CONSTANT_OUTPUT)
         for node in function.node_def:
             if node.op == HOLLOW_OP:
                 array = value(node.attr["memory_region_name"].s.decode()).real()
@@ -199,6 +203,17 @@ def _fill_bodies(graph_def: tf.compat.v1.GraphDef, value: Callable[[str], LazyAr
                 node.attr.clear()
                 node.attr["dtype"].type = tf.dtypes.as_dtype(array.dtype).as_datatype_enum
                 node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
+
+
+def _rename_outputs(function: Any, op: str, old: str, new: str) -> None:
+    """Inside of a function the outputs of operations have names, which differ from op to op."""
+    names = {f"{node.name}{old}": f"{node.name}{new}" for node in function.node_def if node.op == op}
+    if not names:
+        return
+    for node in function.node_def:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    for key, tensor in function.ret.items():
+        function.ret[key] = names.get(tensor, tensor)
 
 
 def _mutated(graph: InlinedGraph) -> set[str]:
