@@ -33,7 +33,7 @@ class Net(tf.Module):
 
 
 class Looping(tf.Module):
-    """Variables inside of a loop, and inside of a branch in it."""
+    """Variables and large constants inside of a loop, and inside of a branch in it."""
 
     def __init__(self) -> None:
         super().__init__(name="looping")
@@ -41,9 +41,12 @@ class Looping(tf.Module):
         self.one = tf.Variable(numbers.normal(size=(3, 3)).astype("float32") / 3, name="one")
         self.other = tf.Variable(numbers.normal(size=(3, 3)).astype("float32") / 3, name="other")
         self.rows = tf.Variable(numbers.normal(size=(6, 3)).astype("float32"), name="rows")
+        self.numbers = numbers.normal(size=(600, 3)).astype("float32")
 
     def run(self, x: Any) -> dict[str, Any]:
+        x += tf.reduce_mean(tf.constant(self.numbers), 0)
         for step in tf.range(4):
+            x -= tf.reduce_mean(tf.constant(self.numbers * 2), 0)
             if tf.reduce_sum(x) > 0:
                 x = tf.matmul(x, self.one) + tf.gather(self.rows, [step])
             else:

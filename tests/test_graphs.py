@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 import tensorflow_models
-from exporting import export_here, job_for
+from exporting import REPOSITORY, export_here, job_for
 from google.protobuf import text_format
 
+from exporter import cli
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
-from exporter.records import Outcome
+from exporter.records import Job, Outcome
 from exporter.sources import graph_def, saved_model
 from exporter.sources.detection import detect
 from exporter.sources.graph_names import namespaces
@@ -480,6 +482,32 @@ def test_weights_of_others_are_refused(made: Callable[[str], Path], tmp_path: Pa
     refused = export_here(made("of_module"), tmp_path, weights="random")
     assert refused.error is not None
     assert refused.error["type"] == "UsageError"
+
+
+def test_what_the_page_of_sources_shows_is_understood(
+    made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_ins = {
+        "saved_model_folder": made("of_module"),
+        "frozen_graph.pb": made("tf1_checkpoint") / "frozen.pb",
+        "checkpoint_folder": made("tf2_checkpoint"),
+        **{f"model.{path.name.removeprefix('m.')}": path for path in made("tf1_checkpoint").glob("m.ckpt.*")},
+    }
+    for name, path in stand_ins.items():
+        (tmp_path / name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    page = (REPOSITORY / "docs" / "sources.md").read_text("utf-8").partition("## SavedModel")[2]
+    lines = [line for line in page.splitlines() if line.startswith("export-model ")]
+    ran: list[Job] = []
+
+    def run(job: Job, *, watch: object) -> Outcome:
+        ran.append(job)
+        return Outcome(job.name, "done", job.output_path)
+
+    for line in lines:
+        assert cli.main(shlex.split(line, comments=True)[1:], run=run) == 0, line
+    assert {job.kind for job in ran} == {"saved_model", "graph_def", "meta_graph", "checkpoint"}
+    assert ran[-2].reading.outputs == ("probabilities:0",)
 
 
 @pytest.mark.slow

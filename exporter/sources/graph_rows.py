@@ -13,7 +13,7 @@ import numpy as np
 
 from exporter.records import ModelGraph, Shape, TensorSpec, Weight
 from exporter.sources.graph_names import namespaces, weight_name
-from exporter.sources.graph_walk import node_name, tensor_name
+from exporter.sources.graph_walk import followed, node_name, tensor_name
 from exporter.sources.hollow_graph import HOLLOW_OP
 from exporter.sources.inlined_graph import INPUTS, InlinedGraph, data_inputs
 from exporter.sources.scope_rows import ROOT, ScopeRows
@@ -82,10 +82,7 @@ class _Description:
 
     def resolved(self, tensor: str) -> str:
         """The tensor that this one is a copy of."""
-        tensor = tensor_name(tensor)
-        while tensor in self.same:
-            tensor = self.same[tensor]
-        return tensor
+        return followed(tensor_name(tensor), self.same.get)
 
     def _shown_names(self) -> dict[str, str]:
         """Names for the outside of inputs and outputs, by tensor."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
@@ -14,6 +14,15 @@ def node_name(tensor: str) -> str:
 def tensor_name(name: str) -> str:
     """`a:0` for `a`; TensorFlow leaves the first output's number out in a graph."""
     return name if ":" in name else f"{name}:0"
+
+
+def followed(tensor: str, step: Callable[[str], str | None]) -> str:
+    """The tensor at the end of the steps, the first of which has no next; that of a circle is anywhere in it."""
+    seen = set()
+    while tensor not in seen and (after := step(tensor)) is not None:
+        seen.add(tensor)
+        tensor = after
+    return tensor
 
 
 def ordered(nodes: Iterable[Any]) -> list[Any]:

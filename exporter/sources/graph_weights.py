@@ -14,8 +14,9 @@ from exporter.lazy import LazyArray
 from exporter.records import Job
 from exporter.sources.graph_source import GraphValue
 from exporter.sources.graph_variables import variables_of
-from exporter.sources.graph_walk import node_name, ordered, reachable, tensor_name
-from exporter.sources.inlined_graph import REFUSALS
+from exporter.sources.graph_walk import followed, node_name, ordered, reachable, tensor_name
+from exporter.sources.h5_values import COPY_AGAIN
+from exporter.sources.inlined_graph import REFUSALS, check_graph
 from exporter.sources.onnx_graph import replace
 from exporter.sources.slice_keys import Slice, parse_slice
 from exporter.sources.tensor_bundle import TensorBundle
@@ -23,8 +24,11 @@ from exporter.sources.tensorflow_types import numpy_dtype
 from exporter.sources.tracing import inlined
 
 ASSIGNING = ("AssignVariableOp", "Assign")
+RESTORING = "the graph that restores the variables"
 # What may stand between a restored tensor and the variable that it is assigned to.
-BETWEEN = ("Identity", "IdentityN", "NoOp")
+# The file, the keys, and which parts of tensors.
+RESTORE_INPUTS = 3
+BETWEEN = ("Identity", "IdentityN")
 
 
 def own_weights_only(job: Job) -> None:
@@ -75,10 +79,13 @@ def restored(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, tuple[str, Sl
         if node.op in ASSIGNING and len(node.input) > 1:
             variable, restoring = _source(nodes, node.input[0]), _source(nodes, node.input[1])
             maker = nodes.get(node_name(restoring))
-            if maker is not None and maker.op == "RestoreV2" and node_name(variable) in nodes:
-                place = int(tensor_name(restoring).rpartition(":")[2])
-                keys, parts = (_texts(nodes, tensor) for tensor in maker.input[1:3])
-                found[node_name(variable)] = keys[place], parse_slice(parts[place])
+            if maker is None or maker.op != "RestoreV2" or len(maker.input) < RESTORE_INPUTS:
+                continue
+            place = int(tensor_name(restoring).rpartition(":")[2])
+            keys, parts = (_texts(nodes, tensor) for tensor in maker.input[1:RESTORE_INPUTS])
+            if place < len(keys):
+                # Of equal texts, as those that mean whole tensors, only the first is written.
+                found[node_name(variable)] = keys[place], _part(parts[min(place, len(parts) - 1)] if parts else "")
     return found
 
 
@@ -95,24 +102,40 @@ def _restoring(graph_def: tf.compat.v1.GraphDef, root: str) -> tf.compat.v1.Grap
     if not any(node.op in ("PartitionedCall", "StatefulPartitionedCall") for node in part.node):
         return part
     try:
+        check_graph(part)
         return inlined(part, [root])
     except REFUSALS as error:
         why = " ".join(str(error).split())[:200]
-        raise SourceError("is damaged", where="the graph that restores the variables", why=why) from error
+        raise SourceError("is damaged", where=RESTORING, why=why, hint=COPY_AGAIN) from error
 
 
 def _source(nodes: Mapping[str, Any], tensor: str) -> str:
-    while (node := nodes.get(node_name(tensor))) is not None and node.op in ("Identity", "IdentityN"):
-        place = int(tensor_name(tensor).rpartition(":")[2])
-        tensor = node.input[place if node.op == "IdentityN" else 0]
-    return tensor
+    """The tensor that this one is a copy of."""
+
+    def before(name: str) -> str | None:
+        node = nodes.get(node_name(name))
+        if node is None or node.op not in BETWEEN or not node.input:
+            return None
+        place = int(tensor_name(name).rpartition(":")[2]) if node.op == "IdentityN" else 0
+        return str(node.input[place]) if place < len(node.input) else None
+
+    return followed(tensor, before)
+
+
+def _part(text: str) -> Slice | None:
+    try:
+        return parse_slice(text)
+    except ValueError as error:
+        raise SourceError(
+            "is damaged", where=RESTORING, why=f"{text!r} is no part of a tensor", hint=COPY_AGAIN
+        ) from error
 
 
 def _texts(nodes: Mapping[str, Any], tensor: str) -> list[str]:
     node = nodes.get(node_name(_source(nodes, tensor)))
     if node is None or node.op != "Const":
         return []
-    return [text.decode() for text in tf.make_ndarray(node.attr["value"].tensor).reshape(-1)]
+    return [text.decode("utf-8", "replace") for text in node.attr["value"].tensor.string_val]
 
 
 def trainable_names(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, bool]:

@@ -11,21 +11,23 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from exporter.errors import UsageError
+from exporter.errors import SourceError, UsageError
 from exporter.lazy import LazyArray
 from exporter.records import Shape
 from exporter.sources.graph_variables import make_hollow
-from exporter.sources.graph_walk import node_name, ordered, reachable, tensor_name
+from exporter.sources.graph_walk import followed, node_name, ordered, reachable, tensor_name
+from exporter.sources.h5_values import COPY_AGAIN
 from exporter.sources.hollow_graph import HOLLOW_OP, hollow_node
 from exporter.sources.onnx_graph import replace
 from exporter.sources.tensorflow_types import numpy_dtype, type_name
 from exporter.sources.tracing import inlined
 
 # What TensorFlow raises for a graph that it cannot take.
-REFUSALS = (ValueError, TypeError, KeyError, tf.errors.OpError)
+REFUSALS = (ValueError, TypeError, LookupError, tf.errors.OpError)
 INPUTS = ("Placeholder", "PlaceholderV2")
 # A constant that is written as one number and has more bytes than this is not filled.
 LARGEST_FILLED_BYTES = 2**20
+CONSTANT_OUTPUT, HOLLOW_OUTPUT = ":output:0", ":tensor:0"
 MUTATIONS = ("Assign", "ScatterUpdate", "ResourceScatter", "ResourceApply")
 ENDS_HINT = "--inputs and --outputs name tensors of the graph, such as x:0"
 OUTPUT = "export_model/output_{}"
@@ -66,14 +68,16 @@ def inline(
     _prune(found, with_control=True)
     found.fault = _unknown_ops(found.graph_def)
     _without_splats(found)
-    # Before TensorFlow folds constants, so that weights keep their names, and once more for those in functions.
-    _without_small_weights(found)
-    # Marked so that a GPU may run another function in its place (recurrent layers of Keras 2), it is not inlined.
     for function in graph_def.library.function:
+        _rename_outputs(function, HOLLOW_OP, CONSTANT_OUTPUT, HOLLOW_OUTPUT)
+        # Marked so that a GPU may run another function in its place (recurrent layers of Keras 2), it is not inlined.
         function.attr.pop("api_implements", None)
     try:
         if found.fault:
             raise ValueError(found.fault)
+        check_graph(graph_def)
+        # Before TensorFlow folds constants, so that weights keep their names, and once more for those in functions.
+        _without_small_weights(found)
         found.graph_def = inlined(graph_def, [*found.inputs, *found.outputs])
         make_hollow(found.graph_def)
         _fill_bodies(found.graph_def, value)
@@ -108,6 +112,12 @@ def _unknown_ops(graph_def: tf.compat.v1.GraphDef) -> str:
     ops = {node.op for nodes in (graph_def.node, *(each.node_def for each in functions)) for node in nodes}
     unknown = sorted(op for op in ops - known if op_def_registry.get(op) is None)
     return f"TensorFlow has no operation {', '.join(unknown[:5])}" if unknown else ""
+
+
+def check_graph(graph_def: tf.compat.v1.GraphDef) -> None:
+    """Raises one of REFUSALS for a graph whose operations do not fit; TensorFlow's optimizer ends the process then."""
+    with tf.Graph().as_default():
+        tf.import_graph_def(graph_def, name="")
 
 
 def _cut(graph_def: tf.compat.v1.GraphDef, inputs: Iterable[str]) -> None:
@@ -154,15 +164,23 @@ def _without_splats(graph: InlinedGraph) -> None:
             continue
         shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
         if math.prod(shape) * dtype.itemsize > max(LARGEST_FILLED_BYTES, tensor.ByteSize()):
-            _hide(graph, node, _splat(tensor, shape, dtype))
+            kept = type(tensor)()
+            kept.CopyFrom(tensor)
+            _hide(graph, node, _splat(kept, shape, dtype))
 
 
 def _splat(tensor: Any, shape: tuple[int, ...], dtype: np.dtype) -> LazyArray:
+    if tensor.tensor_content:
+        why = f"a constant of {dtype}{list(shape)} has {len(tensor.tensor_content):,} bytes"
+        raise SourceError("is truncated or corrupt", where="the graph", why=why, hint=COPY_AGAIN)
     one = type(tensor)()
     one.CopyFrom(tensor)
-    del one.tensor_shape.dim[:]
-    one.tensor_shape.dim.add(size=1)
-    number = tf.make_ndarray(one)[0]
+    one.tensor_shape.CopyFrom(tf.TensorShape([1]).as_proto())
+    try:
+        number = tf.make_ndarray(one)[0]
+    # Several numbers, of which the last stands for all others.
+    except ValueError:
+        return LazyArray(shape, dtype, lambda: np.asarray(tf.make_ndarray(tensor)))
 
     def part(start: int, stop: int) -> np.ndarray:
         return np.full(stop - start, number, dtype)
@@ -192,6 +210,7 @@ def _has_fractions(dtype: np.dtype) -> bool:
 def _fill_bodies(graph_def: tf.compat.v1.GraphDef, value: Callable[[str], LazyArray]) -> None:
     """The bodies of loops and branches keep their constants."""
     for function in graph_def.library.function:
+        _rename_outputs(function, HOLLOW_OP, HOLLOW_OUTPUT, CONSTANT_OUTPUT)
         for node in function.node_def:
             if node.op == HOLLOW_OP:
                 array = value(node.attr["memory_region_name"].s.decode()).real()
@@ -201,16 +220,29 @@ def _fill_bodies(graph_def: tf.compat.v1.GraphDef, value: Callable[[str], LazyAr
                 node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
 
 
+def _rename_outputs(function: Any, op: str, old: str, new: str) -> None:
+    """Inside of a function the outputs of operations have names, which differ from op to op."""
+    names = {f"{node.name}{old}": f"{node.name}{new}" for node in function.node_def if node.op == op}
+    if not names:
+        return
+    for node in function.node_def:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    for key, tensor in function.ret.items():
+        function.ret[key] = names.get(tensor, tensor)
+
+
 def _mutated(graph: InlinedGraph) -> set[str]:
     """The variables that the graph changes, by their nodes; asked before control inputs are left out."""
     nodes = {node.name: node for node in graph.graph_def.node}
     found = set()
+
+    def before(name: str) -> str | None:
+        node = nodes.get(name)
+        return node_name(node.input[0]) if node is not None and node.op == "Identity" and node.input else None
+
     for node in nodes.values():
         if node.op.startswith(MUTATIONS) and node.input:
-            name = node_name(node.input[0])
-            while name in nodes and nodes[name].op == "Identity":
-                name = node_name(nodes[name].input[0])
-            found.add(name)
+            found.add(followed(node_name(node.input[0]), before))
     return found
 
 
