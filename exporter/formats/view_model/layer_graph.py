@@ -94,7 +94,7 @@ class _Wiring:
                 self.weights[holder.namespace].append(weight.name)
 
     def _parent(self, layer: Layer) -> Layer | None:
-        """None outside of all models, where the row of the model itself, whose key is empty, stands beside the others."""
+        """None outside of all models; the row of the model itself, whose key is empty, stands beside the others."""
         return None if layer.parent is None else self.by_name.get(layer.parent)
 
     def is_entered(self, layer: Layer) -> bool:
