@@ -236,7 +236,8 @@ def output_spec(class_name: str, config: Mapping[str, Any], inputs: Sequence[Spe
 
 def output_dtype(class_name: str, config: Mapping[str, Any], given: str) -> str:
     """What the layer computes in: Keras casts floating inputs to that, and gives it out. Raises Unexplained."""
-    policy = config.get("dtype")
+    # Before 2.1 Keras did not write it.
+    policy = config.get("dtype", "float32")
     if isinstance(policy, Mapping) and policy.get("class_name") != "DTypePolicy":
         raise Unexplained(f"a {policy.get('class_name')}")
     name = policy["config"].get("name") if isinstance(policy, Mapping) else policy
