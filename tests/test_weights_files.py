@@ -137,7 +137,7 @@ def test_shards_of_safetensors(tmp_path: Path) -> None:
 
 def test_tables_pictures_and_statistics(tmp_path: Path) -> None:
     safetensors.numpy.save_file(TENSORS, tmp_path / "m.safetensors")
-    formats = ("parquet", "dot", "markdown", "graphml")
+    formats = ("parquet", "dot", "markdown", "graphml", "netron", "model-explorer")
     outcome = export_here(tmp_path / "m.safetensors", tmp_path / "out", formats=formats, stats=True)
     assert (outcome.status, outcome.error) == ("done", None)
     rows = {row["tensor"]: row for row in pq.read_table(tmp_path / "out/m/tensors.parquet").to_pylist()}

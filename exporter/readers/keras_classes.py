@@ -56,6 +56,10 @@ def _normalisation(config: Config) -> list[OwnWeight]:
     return [] if given else [("mean", False), ("variance", False), ("count", False)]
 
 
+def _reversible(config: Config) -> list[OwnWeight]:
+    return [("embeddings", True), *_if(not config.get("tie_weights", True), "reverse_embeddings")]
+
+
 def _none(config: Config) -> list[OwnWeight]:
     return []
 
@@ -68,7 +72,11 @@ PLAIN = """
     CenterCrop Flatten InputLayer Permute RepeatVector Reshape Resizing
     Bidirectional ConvLSTM1D ConvLSTM2D ConvLSTM3D GRU GroupQueryAttention LSTM MultiHeadAttention RNN SimpleRNN
     StackedRNNCells TimeDistributed
-    CategoryEncoding RandomBrightness RandomContrast RandomFlip RandomRotation RandomTranslation RandomZoom
+    AutoContrast CategoryEncoding ContrastLimitedAdaptiveHistogramEqualization CutMix Discretization Equalization
+    HashedCrossing Hashing MixUp RandomBrightness RandomColorDegeneration RandomContrast RandomCrop
+    RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert
+    RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness RandomShear
+    RandomTranslation RandomZoom Solarization
 """
 # Layers whose class has another name than what the file says.
 RENAMED = {"GroupQueryAttention": "GroupedQueryAttention"}
@@ -93,6 +101,7 @@ WEIGHTS: dict[str, Callable[[Config], list[OwnWeight]]] = {
     "Embedding": lambda config: [("embeddings", True)],
     "Normalization": _normalisation,
     "PReLU": lambda config: [("alpha", True)],
+    "ReversibleEmbedding": _reversible,
     "RMSNormalization": lambda config: [("scale", True)],
 }
 # Operations of keras.ops with one output, which may stand in a graph of layers.

@@ -191,7 +191,10 @@ _SAME = """
     Activation ActivityRegularization AlphaDropout BatchNormalization Dropout ELU GaussianDropout GaussianNoise
     GroupNormalization Identity LayerNormalization LeakyReLU Masking PReLU RMSNormalization ReLU Rescaling
     Softmax SpatialDropout1D SpatialDropout2D SpatialDropout3D UnitNormalization
-    Normalization RandomBrightness RandomContrast RandomFlip RandomRotation RandomTranslation RandomZoom
+    AutoContrast ContrastLimitedAdaptiveHistogramEqualization Equalization Normalization RandomBrightness
+    RandomColorDegeneration RandomContrast RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur
+    RandomGrayscale RandomHue RandomInvert RandomPerspective RandomPosterization RandomRotation RandomSaturation
+    RandomSharpness RandomShear RandomTranslation RandomZoom Solarization
 """
 SHAPES: dict[str, Callable[[Called], Shape]] = {
     **dict.fromkeys(_SAME.split(), lambda call: call.first),
@@ -205,7 +208,7 @@ SHAPES: dict[str, Callable[[Called], Shape]] = {
     **{f"UpSampling{size}": _upsampled for size in DIMENSIONS},
     **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _convolution),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
-    **dict.fromkeys(("CenterCrop", "Resizing"), _resized),
+    **dict.fromkeys(("CenterCrop", "RandomCrop", "Resizing"), _resized),
     **{f"Adaptive{kind}Pooling{size}": _adaptive for kind in ("Average", "Max") for size in DIMENSIONS},
     "Concatenate": _concatenated,
     "Dense": lambda call: (*call.first[:-1], int(call.config["units"])),
@@ -233,7 +236,8 @@ def output_spec(class_name: str, config: Mapping[str, Any], inputs: Sequence[Spe
 
 def output_dtype(class_name: str, config: Mapping[str, Any], given: str) -> str:
     """What the layer computes in: Keras casts floating inputs to that, and gives it out. Raises Unexplained."""
-    policy = config.get("dtype")
+    # Before 2.1 Keras did not write it.
+    policy = config.get("dtype", "float32")
     if isinstance(policy, Mapping) and policy.get("class_name") != "DTypePolicy":
         raise Unexplained(f"a {policy.get('class_name')}")
     name = policy["config"].get("name") if isinstance(policy, Mapping) else policy

@@ -93,13 +93,17 @@ class _Wiring:
             if holder is not None:
                 self.weights[holder.namespace].append(weight.name)
 
+    def _parent(self, layer: Layer) -> Layer | None:
+        """None outside of all models; the row of the model itself, whose key is empty, stands beside the others."""
+        return None if layer.parent is None else self.by_name.get(layer.parent)
+
     def is_entered(self, layer: Layer) -> bool:
         return self.hierarchy.is_model(layer) and layer.calls <= 1
 
     def is_drawn(self, layer: Layer) -> bool:
         """Whether all models around it are entered: the layers inside of an attention layer, say, are not drawn."""
         if layer.namespace not in self.drawn:
-            parent = self.by_name.get(layer.parent or "")
+            parent = self._parent(layer)
             self.drawn[layer.namespace] = parent is None or (self.is_entered(parent) and self.is_drawn(parent))
         return self.drawn[layer.namespace]
 
@@ -107,11 +111,11 @@ class _Wiring:
         """The drawn layer that a weight is shown at."""
         layer = self.by_name.get(name)
         while layer is not None and not self.is_drawn(layer):
-            layer = self.by_name.get(layer.parent or "")
+            layer = self._parent(layer)
         return layer
 
     def inputs(self, layer: Layer, call: int) -> list[str]:
-        parent = self.by_name.get(layer.parent or "")
+        parent = self._parent(layer)
         if layer.class_name == "InputLayer" and parent is not None:
             places = [each for each in self.hierarchy.children[parent.namespace] if each.class_name == "InputLayer"]
             outer = self.inputs(parent, 0)
