@@ -22,6 +22,8 @@ PERTURBATION = 2.0**-20
 def make_inputs(inputs: Sequence[TensorSpec], index_limit: int, seed: int) -> list[np.ndarray]:
     """Seeded inputs: normal numbers, a second sample of another kind; whole numbers below `index_limit`.
 
+    Numbers of 8 bits are no indices but pixels, or quantised: of them all values occur.
+
     The second sample of an image is around mid-grey on the scale from 0 to 255, which models with a rescaling of their
     own are made for; of anything else it is 16 times as large.
     """
@@ -29,6 +31,10 @@ def make_inputs(inputs: Sequence[TensorSpec], index_limit: int, seed: int) -> li
     arrays: list[np.ndarray] = []
     for spec in inputs:
         shape, dtype = tuple(size or 1 for size in spec.shape or ()), np.dtype(spec.dtype or "float32")
+        if dtype.kind in "iu" and dtype.itemsize == 1:
+            info = np.iinfo(dtype)
+            arrays.append(generator.integers(info.min, info.max, shape, dtype, endpoint=True))
+            continue
         if dtype.kind in "iub":
             arrays.append(generator.integers(0, 2 if dtype.kind == "b" else index_limit, shape).astype(dtype))
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +14,17 @@ import numpy as np
 import onnxruntime
 import pytest
 import web_files
-from exporting import export_here
+from exporting import export_here, job_for
+from keras.src.backend.common import global_state
 from models import MODELS
 from web_files import normal
 
 from exporter.errors import SourceError
+from exporter.readers.tfjs_layers import read
+from exporter.sources import tfjs_layers
+from exporter.sources.describe import describe
 from exporter.sources.detection import detect
+from exporter.sources.hollow import HollowScope
 from exporter.sources.web.layer_weights import weights_by_layer
 from exporter.sources.web.model_json import read_model_json
 
@@ -39,6 +45,21 @@ def sequential() -> dict[str, Any]:
         "keras_version": "tfjs-layers 4.22.0",
         "backend": "tensor_flow.js",
     }
+
+
+def functional() -> dict[str, Any]:
+    """As the Python converter has it of a model that Keras 2 saved."""
+    entry = {"class_name": "InputLayer", "name": "x", "inbound_nodes": []}
+    entry["config"] = {"batch_input_shape": [None, 4], "dtype": "float32", "sparse": False, "name": "x"}
+    layers = [entry]
+    for before, name, units in (("x", "dense_Dense1", 5), ("dense_Dense1", "dense_Dense2", 3)):
+        layers.append({**dense(name, units), "name": name, "inbound_nodes": [[[before, 0, 0, {}]]]})
+    ends = {"input_layers": [["x", 0, 0]], "output_layers": [["dense_Dense2", 0, 0]]}
+    config = {"class_name": "Functional", "config": {"name": "net", "layers": layers, **ends}}
+    return {"keras_version": "2.9.0", "backend": "tensorflow", "model_config": config}
+
+
+QUANTISED = {"dense_Dense1/kernel": "uint8", "dense_Dense2/kernel": "float16"}
 
 
 def weights(*, seed: int = 0) -> dict[str, np.ndarray]:
@@ -101,6 +122,33 @@ def test_what_the_converter_made_computes_what_keras_computes(name: str, tmp_pat
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("make", [sequential, functional])
+def test_both_ways_of_reading_give_the_same(make: Any, tmp_path: Path) -> None:
+    """But for the settings of layers: the file has those of Keras 2."""
+    path = web_files.write(tmp_path / "m", make(), weights(), "layers-model", shard_nbytes=50)
+    job = job_for(path, tmp_path / "out", formats=("parquet",), stats=True)
+    found = read(job, "")
+    keras.utils.clear_session()
+    try:
+        with HollowScope() as scope:
+            expected = describe(tfjs_layers.with_weights(job, scope, "")[0], job.name)
+    finally:
+        global_state.set_global_attribute("stateless_scope", None)
+    layers = [dataclasses.replace(layer, config="") for layer in expected.layers]
+    assert [dataclasses.replace(layer, config="") for layer in found.graph.layers] == layers
+    assert dataclasses.replace(found.graph, layers=()) == dataclasses.replace(expected, layers=())
+    for weight, value in zip(found.graph.weights, weights().values(), strict=True):
+        np.testing.assert_array_equal(found.values[weight.name].real(), value)
+
+
+def test_tables_need_no_tensorflow(tmp_path: Path) -> None:
+    path = web_files.write(tmp_path / "m", functional(), weights(), "layers-model", quantised=QUANTISED)
+    outcome = export_here(path, tmp_path / "out", formats=("parquet", "dot"), stats=True)
+    assert outcome.error is None
+    assert "read" in [stage.name for stage in outcome.stages]
+    assert "import" not in [stage.name for stage in outcome.stages]
+
+
 def test_weights_belong_to_the_outermost_layer(tmp_path: Path) -> None:
     inner = {"class_name": "Sequential", "config": {"name": "inner", "layers": [dense("deep", 2)]}}
     topology = {"class_name": "Sequential", "config": {"name": "outer", "layers": [inner, dense("last", 1)]}}
@@ -133,6 +181,6 @@ def test_code_is_refused(tmp_path: Path) -> None:
     lambda_layer = {"class_name": "Lambda", "config": {"name": "code", "function": ["4wEAAAA=", None, None]}}
     topology["config"]["layers"].append(lambda_layer)
     path = web_files.write(tmp_path / "m", topology, weights(), "layers-model")
-    outcome = export_here(path, tmp_path / "out", formats=("parquet",))
+    outcome = export_here(path, tmp_path / "out", formats=("onnx",))
     assert outcome.error is not None
     assert outcome.error["type"] == "TrustError"

@@ -77,6 +77,9 @@ class Resolver:
 
     def _outputs(self, layer: Layer, call: Call, inputs: Sequence[Sizes | None]) -> list[Sizes | None]:
         declared_inputs = [edge.shape for edge in self._calls.incoming.get(call, ())]
+        if len(declared_inputs) != len(inputs):
+            # What comes from outside of the scope has no edge here.
+            declared_inputs = [spec.shape for spec in layer.inputs or ()]
         declared = [spec.shape for spec in layer.outputs or ()]
         if call[1] > 0 and declared_inputs != [spec.shape for spec in layer.inputs or ()]:
             by_output = {edge.source_output: edge.shape for edge in self._calls.outgoing.get(call, ())}

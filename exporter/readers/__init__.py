@@ -17,6 +17,7 @@ READERS: dict[str, str] = {
     "checkpoint": "exporter.readers.checkpoint",
     "tflite": "exporter.readers.tflite_file",
     "tfjs_graph": "exporter.readers.tfjs_graph",
+    "tfjs_layers": "exporter.readers.tfjs_layers",
     "keras_h5": "exporter.readers.keras_h5",
     "keras_weights": "exporter.readers.keras_weights",
     "safetensors": "exporter.readers.safetensors_file",

@@ -75,7 +75,7 @@ FILES_OF: dict[str, Callable[[str], list[str]]] = {
 
 PATH_SUFFIXES: tuple[str, ...] = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt", ".meta", ".index", ".ckpt", ".onnx")
 PATH_SUFFIXES += (".tflite", ".safetensors", ".zip", ".json", ".pt", ".pth")
-# All of these are called model.json.
+# Most of these are called model.json.
 NAMED_BY_FOLDER = (TFJS_LAYERS, TFJS_GRAPH)
 HEAD_BYTES = 4096
 # 60 characters of at most 4 bytes in UTF-8 stay below the 255 bytes that a file system allows, with room for a suffix.
@@ -142,7 +142,8 @@ def _detected(source: str) -> SourceRef:
         raise SourceError("is not a model", where=source, why="it is neither a file nor a folder", hint=SAVE_HINT)
     try:
         kind = _kind_of_file(path)
-        return SourceRef(kind, source, safe_name(path.absolute().parent if kind in NAMED_BY_FOLDER else path))
+        is_plain = kind in NAMED_BY_FOLDER and path.stem == "model"
+        return SourceRef(kind, source, safe_name(path.absolute().parent if is_plain else path))
     except OSError as error:
         raise SourceError("cannot be read", where=source, why=error.strerror or str(error)) from error
 

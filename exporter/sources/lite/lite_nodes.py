@@ -193,6 +193,9 @@ class GraphNodes:
             if enumeration == "TensorType" and key in found:
                 found[key] = onnx_dtype(str(found[key]).lower())
         found |= {key: graph_name(number) for key, number in operator.graphs.items()}
+        if "asymmetric_quantize_inputs" in found:
+            # ONNX quantises a whole batch alike while it runs, TensorFlow Lite each sample: float32 is nearer.
+            found["asymmetric_quantize_inputs"] = 0
         if operator.op == DETECTIONS:
             found |= {str(key): value for key, value in _flex_values(operator.custom_options).items()}
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from google.protobuf.message import DecodeError
@@ -21,6 +22,11 @@ from exporter.sources.tf2onnx_lazy import LazyConstants
 from exporter.sources.tf2onnx_ops import REWRITERS
 from exporter.sources.tracing import OpOwners
 from exporter.structure import OnnxStructure
+
+SATURATION = (
+    "the model is quantised: on x86 processors without VNNI, ONNX Runtime's kernels of 8 bits saturate, unless graphs "
+    "are optimised at its basic level only; --dequantize makes a model of float32"
+)
 
 
 def build(
@@ -45,7 +51,7 @@ def build(
             raise UnsupportedError("tf2onnx cannot convert the model", where=job.name, why=why, hint=hint) from error
         made = converted.make_model("", graph_name=graph.name)
     owners = OpOwners(by_op=nodes.owners)
-    return onnx_structure.finish(
+    found = onnx_structure.finish(
         made,
         onnx_structure._unfilled(made, constants),
         list(values.values()),
@@ -55,6 +61,8 @@ def build(
         owners,
         [None] * len(graph.outputs),
     )
+    is_quantised = any(node.op_type == "QuantizeLinear" for node in found.nodes)
+    return dataclasses.replace(found, notes=lambda: (SATURATION, *found.notes())) if is_quantised else found
 
 
 def _processed(main: Graph, bodies: list[Graph], *, dequantize: bool) -> Graph:

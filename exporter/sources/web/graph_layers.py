@@ -164,7 +164,7 @@ class _Describer:
             weight = self.model.weights.get(_node(ref))
             if weight is not None and weight.quantisation is not None:
                 stored[weight.name] = vars(weight.quantisation)
-        settings |= {"quantization": stored} if stored else {}
+        settings |= {"stored_as": stored} if stored else {}
         return json.dumps(settings, sort_keys=True, separators=(",", ":"))
 
 

@@ -23,7 +23,7 @@ def model_config(model: WebModel) -> dict[str, Any]:
     try:
         config = json.loads(config) if isinstance(config, str) else copy.deepcopy(config)
         if isinstance(config["config"], (dict, list)) and isinstance(config["class_name"], str):
-            _give_inputs(config)
+            _complete(config)
             return dict(config)
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
@@ -31,8 +31,8 @@ def model_config(model: WebModel) -> dict[str, Any]:
     raise SourceError("is not a TensorFlow.js model", where=model.path, why=why, hint=COPY_HINT)
 
 
-def _give_inputs(entry: Any) -> None:
-    """An input layer for every Sequential whose first layer says its shape, in place: TensorFlow.js writes none.
+def _complete(entry: Any) -> None:
+    """What TensorFlow.js leaves out, in place: an input layer for a Sequential whose first layer says its shape.
 
     Keras 3 takes that shape, which includes the batch, for one without (`legacy/saving/saving_utils.py`).
     """
@@ -47,7 +47,12 @@ def _give_inputs(entry: Any) -> None:
             shape, dtype = first.pop("batch_input_shape"), first.get("dtype", "float32")
             settings = {"batch_input_shape": shape, "dtype": dtype, "name": "input_layer", "sparse": False}
             layers.insert(0, {"class_name": "InputLayer", "config": settings})
-        stack.extend(layer for layer in layers if isinstance(layer, dict))
+        for layer in layers:
+            if isinstance(layer, dict):
+                stack.append(layer)
+                if isinstance(layer.get("config"), dict) and not _layers(layer):
+                    # TensorFlow.js has one type of floating-point numbers, and leaves it out.
+                    layer["config"].setdefault("dtype", "float32")
 
 
 def _layers(entry: Mapping[str, Any]) -> list[Any]:
