@@ -399,7 +399,7 @@ def custom(tmp_path: Path) -> Path:
 
     layers = [keras.Input((4,)), keras.layers.Dense(3, activation=mine.bent_of_mine), mine.ScaleOfMine(name="scale")]
     model = keras.Sequential([*layers, mine.ShiftOfMine(name="shift")], name="custom")
-    model.layers[1].scale.assign([1.0, 2.0, 3.0])
+    model.set_weights([np.linspace(0.1, 1, 12).reshape(4, 3), np.ones(3), np.array([1.0, 2.0, 3.0])])
     for suffix in ("keras", "h5"):
         model.save(tmp_path / f"custom.{suffix}")
     (tmp_path / "custom.json").write_text(model.to_json())
