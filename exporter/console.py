@@ -22,6 +22,8 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 PLAIN_PROGRESS_SECONDS = 10.0
 # A rate taken over less than this says nothing.
 SETTLING_SECONDS = 0.5
+# Each call of `click.echo` flushes, which takes longer than making a line.
+ECHOED_LINES = 500
 # The texts of a line, each with the arguments of `click.style`.
 Styled = Iterable[tuple[str, Mapping[str, Any]]]
 
@@ -43,8 +45,9 @@ def page(lines: Iterable[Styled]) -> None:
     if len(first) > most:
         click.echo_via_pager((f"{_joined(line, False)}\n" for line in chain(first, stream)), color=_colours())
         return
-    for line in chain(first, stream):
-        say_parts(line, err=False)
+    rest = chain(first, stream)
+    while several := [_joined(line, False) for line in islice(rest, ECHOED_LINES)]:
+        click.echo("\n".join(several), color=_colours())
 
 
 def _joined(parts: Styled, err: bool) -> str:

@@ -52,6 +52,22 @@ def assigning():
     return model
 
 
+class Ramp(layers.Layer):
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.ramp = keras.Variable(np.arange(6.0), dtype="float32", name="ramp")
+
+    def call(self, inputs):
+        return inputs + self.ramp
+
+
+def compiled():
+    inputs = keras.Input((6,), name="features")
+    model = keras.Model(inputs, layers.Dense(3, name="out")(Ramp(name="ramp")(inputs)))
+    model.compile(keras.optimizers.Adam(1e-3), "mse", metrics=["mae"])
+    return model
+
+
 class Twice(keras.Model):
     def __init__(self):
         super().__init__(name="twice")
@@ -187,7 +203,7 @@ def weights_of_keras(place: Path) -> dict[str, np.ndarray]:
 SLOW = pytest.mark.slow
 FUNCTIONS = [
     "mixed",
-    *(pytest.param(name, marks=SLOW) for name in ("plain", "loading", "assigning", "Namespace.inner")),
+    *(pytest.param(name, marks=SLOW) for name in ("plain", "loading", "assigning", "compiled", "Namespace.inner")),
 ]
 
 
@@ -212,6 +228,16 @@ def test_what_the_function_loads_is_what_is_written(place: Path, tmp_path: Path)
     }
 
 
+def test_an_archive_that_the_function_loads_is_not_read_whole(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = weights_of_keras(place)
+    monkeypatch.setattr("keras.src.saving.saving_lib._load_model_from_fileobj", None)
+    found = initializers(made(place, tmp_path, "mixed"))
+    kernels = [array.tobytes() for array in found.values()]
+    assert expected["out/kernel"].tobytes() in kernels
+
+
 def test_what_it_does_not_load_is_initial(place: Path, tmp_path: Path) -> None:
     about = manifest(made(place, tmp_path, "mixed", seed=3, formats=("parquet",)))
     assert about["weights"] == "from the factory; 2 of 6 are initial values (seed 3)"
@@ -223,6 +249,13 @@ def test_random_weights_load_nothing(place: Path, tmp_path: Path) -> None:
     folder = made(place, tmp_path, "assigning", weights="random")
     assert manifest(folder)["weights"] == "random (seed 0)"
     assert initializers(folder)["hidden/kernel"][0, 0] != -1
+
+
+def test_variables_that_are_made_with_values(place: Path, tmp_path: Path) -> None:
+    """By optimizers, which are left out, and by layers."""
+    folder = made(place, tmp_path, "compiled")
+    assert manifest(folder)["weights"] == "from the factory; 2 of 3 are initial values (seed 0)"
+    assert any(array.tolist() == [0, 1, 2, 3, 4, 5] for array in initializers(folder).values())
 
 
 def test_weights_of_a_file(place: Path, tmp_path: Path) -> None:
@@ -328,7 +361,7 @@ def test_a_file_alone_names_its_functions(place: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "kind", "says"),
     [
-        ("code_of_mine.py:fails", SourceError, "line 75 of code_of_mine.py: raises an error: ValueError"),
+        ("code_of_mine.py:fails", SourceError, "line 91 of code_of_mine.py: raises an error: ValueError"),
         ("code_of_mine.py:leaves", SourceError, "sys.exit('enough') was called"),
         ("code_of_mine.py:nothing", SourceError, "it returns nothing"),
         ("code_of_mine.py:a_layer", UnsupportedError, "Dense is not a model"),
@@ -366,7 +399,7 @@ def custom(tmp_path: Path) -> Path:
 
     layers = [keras.Input((4,)), keras.layers.Dense(3, activation=mine.bent_of_mine), mine.ScaleOfMine(name="scale")]
     model = keras.Sequential([*layers, mine.ShiftOfMine(name="shift")], name="custom")
-    model.layers[1].scale.assign([1.0, 2.0, 3.0])
+    model.set_weights([np.linspace(0.1, 1, 12).reshape(4, 3), np.ones(3), np.array([1.0, 2.0, 3.0])])
     for suffix in ("keras", "h5"):
         model.save(tmp_path / f"custom.{suffix}")
     (tmp_path / "custom.json").write_text(model.to_json())

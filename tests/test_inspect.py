@@ -231,7 +231,9 @@ def test_a_terminal_gets_a_pager_for_more_than_a_screen(
     assert all(cell_len(ANSI.sub("", line.rstrip("\n"))) <= 80 for line in paged)
 
 
-@pytest.mark.parametrize("style", ["csv", "json", "table", "tree"])
+@pytest.mark.parametrize(
+    "style", ["csv", "table", *(pytest.param(n, marks=pytest.mark.slow) for n in ("json", "tree"))]
+)
 def test_many_rows_are_a_stream(many: Path, tmp_path: Path, style: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times the rows take no more memory."""
     monkeypatch.setattr("exporter.stored.tables.BATCH_ROWS", 50)

@@ -7,15 +7,23 @@ What its loaders assign is bound unread; what nothing is assigned to gets the va
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest import mock
 
 import keras
 import tensorflow as tf
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+from keras.src.backend.common.variables import Variable as AnyVariable
+from keras.src.saving import saving_lib
 
 from exporter.errors import ExportError, SourceError, UnsupportedError
 from exporter.records import Job
+from exporter.sources import archive_members, keras_archive
+from exporter.sources.deep_graphs import deep_recursion
 from exporter.sources.describe import weight_names
 from exporter.sources.detection.python_sources import check_trust, parts
 from exporter.sources.hollow import HollowScope
@@ -30,7 +38,7 @@ def without_weights(job: Job) -> keras.Model:
     scope = get_stateless_scope() if in_stateless_scope() else None
     if not isinstance(scope, HollowScope):
         return made(job)
-    with scope.listening():
+    with _loaders_bind(scope, tempfile.gettempdir()):
         model = made(job)
     scope.bound.clear()
     return model
@@ -38,7 +46,7 @@ def without_weights(job: Job) -> keras.Model:
 
 def with_weights(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.Model, str]:
     """The model with what its function loads, unread, and its initial values for the rest."""
-    with scope.listening():
+    with _loaders_bind(scope, spool_path):
         model = made(job)
     initial, count = _initial(model, scope), len(weight_names(model))
     if initial and len(initial) == count:
@@ -52,7 +60,7 @@ def with_weights(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.M
 def reference(job: Job) -> Any:
     """The model as the function makes it for real, with the same initial values as the export."""
     with HollowScope() as scope:
-        with scope.listening():
+        with _loaders_bind(scope, tempfile.gettempdir()):
             hollow = made(job)
         numbers = {id(variable): number for number, variable in enumerate(hollow.variables)}
         initial = {numbers[id(v)]: random_value(v, job.seed, name) for v, name in _initial(hollow, scope)}
@@ -60,6 +68,39 @@ def reference(job: Job) -> Any:
     for number, value in initial.items():
         model.variables[number].assign(value.real())
     return model
+
+
+@contextmanager
+def _loaders_bind(scope: HollowScope, spool_path: str) -> Iterator[None]:
+    """Inside, what Keras loads into variables is bound to them; of an archive it would read all weights first.
+
+    A variable that is made with a value, as those of optimizers are, is bound to that.
+    """
+    real, make = saving_lib.load_model, AnyVariable.__init__
+
+    def load(path: Any, custom_objects: Any = None, compile: Any = True, safe_mode: Any = True) -> Any:
+        if not str(path).endswith(".keras") or not zipfile.is_zipfile(path):
+            return real(path, custom_objects=custom_objects, compile=compile, safe_mode=safe_mode)
+        with archive_members.opened(str(path)) as archive:
+            text = archive_members.config_bytes(archive, str(path))
+        with deep_recursion():
+            model = saving_lib._model_from_config(text, custom_objects, compile=False, safe_mode=safe_mode)
+        keras_archive.bind_archive(model, str(path), scope, spool_path)
+        return model
+
+    def init(variable: Any, initializer: Any, shape: Any = None, dtype: Any = None, *rest: Any, **named: Any) -> None:
+        if callable(initializer) or isinstance(initializer, str):
+            make(variable, initializer, shape, dtype, *rest, **named)
+            return
+        value = keras.ops.convert_to_tensor(initializer, dtype=dtype)
+        make(variable, lambda shape, dtype=None: value, tuple(value.shape), dtype or value.dtype, *rest, **named)
+        scope.bind(variable, keras.ops.convert_to_numpy(value))
+
+    with ExitStack() as patches:
+        patches.enter_context(scope.listening())
+        patches.enter_context(mock.patch.object(saving_lib, "load_model", load))
+        patches.enter_context(mock.patch.object(AnyVariable, "__init__", init))
+        yield
 
 
 def _initial(model: keras.Model, scope: HollowScope) -> list[tuple[Any, str]]:

@@ -31,13 +31,18 @@ def without_weights(job: Job) -> keras.Model:
 def with_weights(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.Model, str]:
     """The model with the archive's weights bound to its variables, unread."""
     model = without_weights(job)
-    with archive_members.opened(job.source) as archive:
+    return model, bind_archive(model, job.source, scope, spool_path)
+
+
+def bind_archive(model: keras.Model, path: str, scope: HollowScope, spool_path: str) -> str:
+    """Bind the weights of an archive, unread, and say where they come from. Raises SourceError."""
+    with archive_members.opened(path) as archive:
         if WEIGHTS not in archive.namelist():
-            raise archive_members.no_weights(archive, job.source)
-        stream, extent, text = archive_members.weights_stream(archive, job.source, spool_path, scope.check_last)
-        with _assets(archive, job.source, spool_path) as assets, scope.listening(extent), keras_errors(job.source):
-            bind_saved_state(model, OpenedH5Store(h5py.File(stream, "r")), assets, job.source)
-    return model, text
+            raise archive_members.no_weights(archive, path)
+        stream, extent, text = archive_members.weights_stream(archive, path, spool_path, scope.check_last)
+        with _assets(archive, path, spool_path) as assets, scope.listening(extent), keras_errors(path):
+            bind_saved_state(model, OpenedH5Store(h5py.File(stream, "r")), assets, path)
+    return text
 
 
 def reference(job: Job) -> Any:
