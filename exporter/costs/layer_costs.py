@@ -1,4 +1,4 @@
-"""What one call of a Keras layer or operation costs, from its class, its settings and its shapes alone.
+"""What one call of a layer or operation costs, from its class, its settings and its shapes alone.
 
 The formulas follow the `call` methods of Keras 3.15, at inference. `exporter.costs.counting` says what is counted.
 Here are the layers that wrap another one, and the way to all formulas.
@@ -7,13 +7,20 @@ Here are the layers that wrap another one, and the way to all formulas.
 from __future__ import annotations
 
 from exporter.costs.counting import Operations
+from exporter.costs.graph_formulas import graph_operations, is_of_graph
 from exporter.costs.layer_formulas import PLAIN, Formula, LayerCall
+from exporter.costs.lite_formulas import LITE
 from exporter.costs.sequence_formulas import SEQUENCES
 
 
-def operations(call: LayerCall) -> Operations | None:
-    """None when no formula or no setting is known, or when the class only has the name of one of Keras's."""
-    formula = FORMULAS.get(call.class_name) if call.config else None
+def operations(call: LayerCall, level: str = "layer") -> Operations | None:
+    """None when no formula or no setting is known, or when the class only has the name of one of Keras's.
+
+    `level` is `ModelGraph.level`.
+    """
+    formula = FORMULAS.get(call.class_name) if call.config or call.class_name == "InputLayer" else None
+    if level != "layer" and is_of_graph(call.class_name):
+        formula = graph_operations
     try:
         return formula(call) if formula else None
     # A class of the user's: other settings, other inputs than the formula reads.
@@ -49,6 +56,7 @@ def _bidirectional(call: LayerCall) -> Operations | None:
 FORMULAS: dict[str, Formula] = {
     **PLAIN,
     **SEQUENCES,
+    **LITE,
     "SpectralNormalization": _wrapped,
     "TimeDistributed": _time_distributed,
     "Bidirectional": _bidirectional,

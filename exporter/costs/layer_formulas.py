@@ -26,13 +26,14 @@ from exporter.costs.counting import (
 
 @dataclass(frozen=True, slots=True)
 class LayerCall:
-    """Concrete facts of one call; `input_dtypes` is empty where they are not known."""
+    """Concrete facts of one call; `input_dtypes` is empty where they are not known, `weights` are the layer's own."""
 
     class_name: str
     config: Mapping[str, Any]
     inputs: tuple[Sizes, ...]
     outputs: tuple[Sizes, ...]
     input_dtypes: tuple[str | None, ...] = ()
+    weights: tuple[Sizes, ...] = ()
 
     @property
     def output(self) -> int:

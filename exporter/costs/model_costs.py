@@ -66,7 +66,9 @@ def layer_costs(
     """
     calls = Calls.of(graph)
     shapes = Resolver(calls, batch_size, dimension).resolve(graph.inputs)
-    counter = _Counter(calls, shapes, _node_sums(calls, nodes or ()), _weight_bytes(graph))
+    counter = _Counter(
+        calls, shapes, _node_sums(calls, nodes or ()), _weight_bytes(graph), _weights(graph), graph.level
+    )
     costs: dict[str, Cost] = {}
     # What is inside of a layer comes behind it.
     for layer in reversed(graph.layers):
@@ -94,6 +96,8 @@ class _Counter:
     shapes: Mapping[Call, CallShapes]
     node_sums: Mapping[str, Operations | None]
     weight_bytes: Mapping[str, int]
+    weights: Mapping[str, tuple[tuple[int, ...], ...]]
+    level: str
 
     @cached_property
     def runs(self) -> dict[str | None, int | None]:
@@ -141,7 +145,9 @@ class _Counter:
         for at in made:
             if at is None or None in at.inputs or None in at.outputs:
                 return None
-            found = operations(LayerCall(layer.class_name, config, at.inputs, at.outputs, dtypes))  # type: ignore[arg-type]
+            held = self.weights.get(layer.namespace, ())
+            call = LayerCall(layer.class_name, config, at.inputs, at.outputs, dtypes, held)  # type: ignore[arg-type]
+            found = operations(call, self.level)
             if found is None:
                 return None
             total += found
@@ -229,6 +235,14 @@ def _weight_bytes(graph: ModelGraph) -> dict[str, int]:
         if layer.parent is not None:
             total[layer.parent] += total[layer.namespace]
     return total
+
+
+def _weights(graph: ModelGraph) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """The shapes of the weights that each row of a graph of operations holds; formulas of layers do without."""
+    held: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+    for weight in graph.weights if graph.level != "layer" else ():
+        held[weight.layer].append(weight.shape)
+    return {layer: tuple(shapes) for layer, shapes in held.items()}
 
 
 def _sum_of_known(values: Sequence[int | None]) -> int | None:
