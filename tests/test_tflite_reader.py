@@ -17,6 +17,7 @@ import tensorflow as tf
 from exporting import export_here, job_for, manifest
 from lite_files import Graph, Operator, Tensor, Writer, written
 
+from exporter.costs.model_costs import layer_costs
 from exporter.errors import SourceError, UnsupportedError, UsageError
 from exporter.readers.described import DescribedModel
 from exporter.readers.tflite_file import read
@@ -56,6 +57,16 @@ def test_the_rows_are_the_operators_with_their_constants(network: Path) -> None:
     assert head["constants"]["1"] == {"name": "net/head/MatMul", "shape": [2, 4], "dtype": "int8"}
     conv = json.loads(next(layer.config for layer in graph.layers if layer.namespace == "net/conv"))
     assert (conv["padding"], conv["fused_activation_function"], conv["stride_h"]) == ("SAME", "RELU", 1)
+
+
+def test_operators_cost_what_their_shapes_say(network: Path) -> None:
+    """Of one image: 6 × 6 × 4 sums of 27 products, each with a bias and a rectifier; 144 numbers; 2 sums of 4."""
+    found = layer_costs(described(network).graph, None)
+    conv, pool, head = (found.layers[f"net/{name}"] for name in ("conv", "pool", "head"))
+    assert (conv.macs, conv.flops) == (144 * 27, 2 * 144 * 27 + 144 * 2)
+    assert (pool.macs, pool.flops) == (0, 144)
+    assert (head.macs, head.flops) == (8, 16)
+    assert found.macs == 144 * 27 + 8
 
 
 def test_operators_and_tensors_are_those_of_the_interpreter(network: Path) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from exporter.costs.counting import Operations
 from exporter.costs.layer_formulas import PLAIN, Formula, LayerCall
+from exporter.costs.lite_formulas import LITE
 from exporter.costs.sequence_formulas import SEQUENCES
 
 
 def operations(call: LayerCall) -> Operations | None:
     """None when no formula or no setting is known, or when the class only has the name of one of Keras's."""
-    formula = FORMULAS.get(call.class_name) if call.config else None
+    formula = FORMULAS.get(call.class_name) if call.config or call.class_name in LITE else None
     try:
         return formula(call) if formula else None
     # A class of the user's: other settings, other inputs than the formula reads.
@@ -49,6 +50,7 @@ def _bidirectional(call: LayerCall) -> Operations | None:
 FORMULAS: dict[str, Formula] = {
     **PLAIN,
     **SEQUENCES,
+    **LITE,
     "SpectralNormalization": _wrapped,
     "TimeDistributed": _time_distributed,
     "Bidirectional": _bidirectional,
