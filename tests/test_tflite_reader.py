@@ -139,6 +139,32 @@ def test_numbers_of_four_bits_have_the_first_in_the_lower_half() -> None:
     assert unpacked(np.array([0b11100100], np.uint8), 2, "int2", 4).tolist() == [0, 1, -2, -1]
 
 
+def test_sparse_constants_are_read_with_their_zeros(tmp_path: Path) -> None:
+    path = written(tmp_path / "sparse.tflite", lite_files.sparse)
+    found = described(path)
+    assert [(weight.name, weight.shape, weight.nbytes) for weight in found.graph.weights] == [
+        ("net/kernel", (4, 4), 48)
+    ]
+    kernel = found.values["net/kernel"].real()
+    expected = [[0, 0, 1, 2], [0, 0, 3, 4], [5, 6, 9, 10], [7, 8, 11, 12]]
+    np.testing.assert_array_equal(kernel, expected)
+    own, x = interpreter(path), np.arange(4, dtype=np.float32)[None]
+    own.allocate_tensors()
+    own.set_tensor(own.get_input_details()[0]["index"], x)
+    own.invoke()
+    np.testing.assert_allclose(own.get_tensor(own.get_output_details()[0]["index"]), x @ kernel.T)
+    outcome = export_here(path, tmp_path / "out", formats=("onnx",))
+    assert outcome.verification is not None
+    assert outcome.verification.status == "passed"
+
+
+@pytest.mark.parametrize("segments", [(0, 1, 4), (0, 2, 1), (0, 3), (1, 2, 4)])
+def test_sparse_constants_that_do_not_fit_are_refused(segments: tuple[int, ...], tmp_path: Path) -> None:
+    path = written(tmp_path / "sparse.tflite", lambda: lite_files.sparse(segments=segments))
+    with pytest.raises(SourceError, match="segments that do not fit"):
+        described(path).values["net/kernel"].real()
+
+
 def test_bytes_behind_the_tables_are_read_where_they_are(tmp_path: Path) -> None:
     """Files above 2 GB keep the content of buffers at offsets of 64 bits."""
     content = lite_files.normal(2, 4)
