@@ -19,6 +19,7 @@ from lite_files import Graph, Operator, Tensor, Writer, written
 
 from exporter.costs.model_costs import layer_costs
 from exporter.errors import SourceError, UnsupportedError, UsageError
+from exporter.formats.node_style import kind
 from exporter.readers.described import DescribedModel
 from exporter.readers.tflite_file import read
 from exporter.sources.detection import detect
@@ -57,6 +58,11 @@ def test_the_rows_are_the_operators_with_their_constants(network: Path) -> None:
     assert head["constants"]["1"] == {"name": "net/head/MatMul", "shape": [2, 4], "dtype": "int8"}
     conv = json.loads(next(layer.config for layer in graph.layers if layer.namespace == "net/conv"))
     assert (conv["padding"], conv["fused_activation_function"], conv["stride_h"]) == ("SAME", "RELU", 1)
+
+
+def test_pictures_know_the_operators(network: Path) -> None:
+    kinds = [kind(layer) for layer in described(network).graph.layers]
+    assert kinds == ["input", "other", "convolution", "pooling", "dense"]
 
 
 def test_operators_cost_what_their_shapes_say(network: Path) -> None:
