@@ -138,7 +138,7 @@ def _elements(spec: TensorSpec, batch: int) -> int:
     return int(np.prod(known, dtype=np.int64))
 
 
-def _concrete(spec: TensorSpec, batch: int) -> TensorSpec:
+def _concrete(spec: TensorSpec, batch: int = DYNAMIC_BATCH) -> TensorSpec:
     """The input with a size for every dynamic dimension."""
     if spec.shape is None:
         return spec

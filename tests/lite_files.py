@@ -15,6 +15,15 @@ TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "bool":
 
 
 @dataclass
+class Sparse:
+    """`dimensions` are sizes of dense ones, or segments and indices."""
+
+    order: Sequence[int]
+    blocks: Sequence[int]
+    dimensions: Sequence[int | tuple[Sequence[int], Sequence[int]]]
+
+
+@dataclass
 class Tensor:
     """`data` makes it a constant; `scale`, with `axis` for several, makes it quantised."""
 
@@ -26,6 +35,7 @@ class Tensor:
     zero_point: Sequence[int] = ()
     axis: int = 0
     signature: Sequence[int] | None = None
+    sparse: Sparse | None = None
 
 
 @dataclass
@@ -108,12 +118,27 @@ class Writer:
             quantisation = self.table(
                 "QuantizationParameters", Scale=scale, ZeroPoint=zero, QuantizedDimension=tensor.axis
             )
+        sparsity = None if tensor.sparse is None else self.sparsity(tensor.sparse)
         shape = self.numbers(tensor.shape, "int32")
         signature = None if tensor.signature is None else self.numbers(tensor.signature, "int32")
         name = self.builder.CreateString(tensor.name)
         return self.table(
             "Tensor", Shape=shape, Type=TYPES[tensor.dtype], Buffer=place, Name=name, Quantization=quantisation,
-            ShapeSignature=signature,
+            ShapeSignature=signature, Sparsity=sparsity,
+        )  # fmt: skip
+
+    def sparsity(self, sparse: Sparse) -> int:
+        dimensions = self.vector([self.dimension(each) for each in sparse.dimensions])
+        order, blocks = (self.numbers(each, "int32") for each in (sparse.order, sparse.blocks))
+        return self.table("SparsityParameters", TraversalOrder=order, BlockMap=blocks, DimMetadata=dimensions)
+
+    def dimension(self, dimension: int | tuple[Sequence[int], Sequence[int]]) -> int:
+        if isinstance(dimension, int):
+            return self.table("DimensionMetadata", Format=0, DenseSize=dimension)
+        vectors = [self.table("Int32Vector", Values=self.numbers(each, "int32")) for each in dimension]
+        return self.table(
+            "DimensionMetadata", Format=1, ArraySegmentsType=1, ArraySegments=vectors[0], ArrayIndicesType=1,
+            ArrayIndices=vectors[1],
         )  # fmt: skip
 
     def operator(self, operator: Operator) -> int:
@@ -201,6 +226,22 @@ def loop() -> bytes:
         [Tensor("a", []), Tensor("sum", [])], [Operator("ADD", [0, 0], [1], ("AddOptions", {}))], [0], [1], "body"
     )
     return Writer().file([main, cond, body])
+
+
+def sparse(*, segments: Sequence[int] = (0, 1, 3)) -> bytes:
+    """A dense layer whose kernel, 4 × 4, is stored as three blocks of 2 × 2, one of them in the first row."""
+    layout = Sparse((0, 1, 2, 3), (0, 1), (2, (segments, (1, 0, 1)), 2, 2))
+    tensors = [
+        Tensor("x", [1, 4]),
+        Tensor("net/kernel", [4, 4], data=np.arange(1, 13, dtype=np.float32), sparse=layout),
+        Tensor("net/kernel_dense", [4, 4]),
+        Tensor("y", [1, 4]),
+    ]
+    operators = [
+        Operator("DENSIFY", [1], [2], ("DensifyOptions", {})),
+        Operator("FULLY_CONNECTED", [0, 2, -1], [3], DENSE),
+    ]
+    return Writer().file([Graph(tensors, operators, [0], [3])])
 
 
 def custom() -> bytes:

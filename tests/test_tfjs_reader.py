@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 import web_files
-from exporting import export_here, job_for
+from exporting import command, export_here, job_for, manifest
 from web_files import fused, graph_of, normal, write_graph
 
 from exporter.errors import ExportError, SourceError, UsageError
@@ -250,3 +250,21 @@ def test_whatever_byte_is_wrong_there_is_an_answer(image: Path) -> None:
     assert answers["described"] > 10
     assert answers["SourceError"] > 10
     assert time.process_time() - started < 60
+
+
+@pytest.mark.slow
+def test_the_weights_are_never_in_memory_together(tmp_path: Path) -> None:
+    """Eight products with 16 MB each."""
+
+    def build() -> None:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 2000), name="x")
+        for number in range(8):
+            kernel = tf.constant(normal(2000, 2000, seed=number), name=f"net/dense_{number}/kernel")
+            x = tf.nn.relu(tf.matmul(x, kernel, name=f"net/dense_{number}/MatMul"), name=f"net/dense_{number}/Relu")
+
+    write_graph(tmp_path / "large", graph_of(build))
+    result = command(["large/model.json", "--to", "onnx,parquet", "--no-verify"], cwd=tmp_path)
+    assert result.status == 0, result.text
+    found = manifest(tmp_path / "outputs" / "large")
+    assert found["weight_bytes"] == 8 * 16_000_000
+    assert found["memory"]["peak_rss_bytes"] <= found["memory"]["bound_bytes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import keras
 import lite_files
 import numpy as np
 import onnx
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from exporting import command, export_here, manifest
@@ -91,6 +93,21 @@ def test_each_way_of_quantising_converts(name: str, files: dict[str, Path], tmp_
     kinds = {proto.data_type for proto in onnx.load(str(tmp_path / name / "model.onnx")).graph.initializer}
     assert (onnx.TensorProto.INT8 in kinds) == (name in ("dynamic", "int8", "uint8_ends"))
     assert (onnx.TensorProto.FLOAT16 in kinds) == (name == "float16")
+
+
+def test_operators_cost_what_their_onnx_nodes_cost(files: dict[str, Path], tmp_path: Path) -> None:
+    """Products are the same whatever the file calls them, and are counted by other formulas."""
+    assert export_here(files["plain"], tmp_path, formats=("onnx", "parquet"), verify=False).error is None
+    layers_table = pq.read_table(tmp_path / "plain" / "layers.parquet").to_pylist()
+    nodes_table = pq.read_table(tmp_path / "plain" / "nodes.parquet").to_pylist()
+    by_layer = Counter(
+        {row["layer"]: row["macs"] for row in layers_table if row["cost_method"] == "layer" and row["macs"]}
+    )
+    by_node: Counter[str] = Counter()
+    for row in nodes_table:
+        by_node[row["layer"]] += row["macs"] or 0
+    assert len(by_layer) == 5
+    assert by_layer == +by_node
 
 
 def test_dequantised_there_are_no_whole_numbers(files: dict[str, Path], tmp_path: Path) -> None:

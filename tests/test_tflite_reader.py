@@ -17,7 +17,9 @@ import tensorflow as tf
 from exporting import export_here, job_for, manifest
 from lite_files import Graph, Operator, Tensor, Writer, written
 
+from exporter.costs.model_costs import layer_costs
 from exporter.errors import SourceError, UnsupportedError, UsageError
+from exporter.formats.node_style import kind
 from exporter.readers.described import DescribedModel
 from exporter.readers.tflite_file import read
 from exporter.sources.detection import detect
@@ -56,6 +58,21 @@ def test_the_rows_are_the_operators_with_their_constants(network: Path) -> None:
     assert head["constants"]["1"] == {"name": "net/head/MatMul", "shape": [2, 4], "dtype": "int8"}
     conv = json.loads(next(layer.config for layer in graph.layers if layer.namespace == "net/conv"))
     assert (conv["padding"], conv["fused_activation_function"], conv["stride_h"]) == ("SAME", "RELU", 1)
+
+
+def test_pictures_know_the_operators(network: Path) -> None:
+    kinds = [kind(layer) for layer in described(network).graph.layers]
+    assert kinds == ["input", "other", "convolution", "pooling", "dense"]
+
+
+def test_operators_cost_what_their_shapes_say(network: Path) -> None:
+    """Of one image: 6 × 6 × 4 sums of 27 products, each with a bias and a rectifier; 144 numbers; 2 sums of 4."""
+    found = layer_costs(described(network).graph, None)
+    conv, pool, head = (found.layers[f"net/{name}"] for name in ("conv", "pool", "head"))
+    assert (conv.macs, conv.flops) == (144 * 27, 2 * 144 * 27 + 144 * 2)
+    assert (pool.macs, pool.flops) == (0, 144)
+    assert (head.macs, head.flops) == (8, 16)
+    assert found.macs == 144 * 27 + 8
 
 
 def test_operators_and_tensors_are_those_of_the_interpreter(network: Path) -> None:
@@ -126,6 +143,32 @@ def test_numbers_of_four_bits_have_the_first_in_the_lower_half() -> None:
     assert unpacked(packed, 4, "int4", 5).tolist() == [-1, 7, 0, -8, 3]
     assert unpacked(packed, 4, "uint4", 5).tolist() == [15, 7, 0, 8, 3]
     assert unpacked(np.array([0b11100100], np.uint8), 2, "int2", 4).tolist() == [0, 1, -2, -1]
+
+
+def test_sparse_constants_are_read_with_their_zeros(tmp_path: Path) -> None:
+    path = written(tmp_path / "sparse.tflite", lite_files.sparse)
+    found = described(path)
+    assert [(weight.name, weight.shape, weight.nbytes) for weight in found.graph.weights] == [
+        ("net/kernel", (4, 4), 48)
+    ]
+    kernel = found.values["net/kernel"].real()
+    expected = [[0, 0, 1, 2], [0, 0, 3, 4], [5, 6, 9, 10], [7, 8, 11, 12]]
+    np.testing.assert_array_equal(kernel, expected)
+    own, x = interpreter(path), np.arange(4, dtype=np.float32)[None]
+    own.allocate_tensors()
+    own.set_tensor(own.get_input_details()[0]["index"], x)
+    own.invoke()
+    np.testing.assert_allclose(own.get_tensor(own.get_output_details()[0]["index"]), x @ kernel.T)
+    outcome = export_here(path, tmp_path / "out", formats=("onnx",))
+    assert outcome.verification is not None
+    assert outcome.verification.status == "passed"
+
+
+@pytest.mark.parametrize("segments", [(0, 1, 4), (0, 2, 1), (0, 3), (1, 2, 4)])
+def test_sparse_constants_that_do_not_fit_are_refused(segments: tuple[int, ...], tmp_path: Path) -> None:
+    path = written(tmp_path / "sparse.tflite", lambda: lite_files.sparse(segments=segments))
+    with pytest.raises(SourceError, match="segments that do not fit"):
+        described(path).values["net/kernel"].real()
 
 
 def test_bytes_behind_the_tables_are_read_where_they_are(tmp_path: Path) -> None:

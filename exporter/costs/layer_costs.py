@@ -18,7 +18,7 @@ def operations(call: LayerCall, level: str = "layer") -> Operations | None:
 
     `level` is `ModelGraph.level`.
     """
-    formula = FORMULAS.get(call.class_name) if call.config or call.class_name == "InputLayer" else None
+    formula = FORMULAS.get(call.class_name) if call.config or call.class_name in LITE else None
     if level != "layer" and is_of_graph(call.class_name):
         formula = graph_operations
     try:

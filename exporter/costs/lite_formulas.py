@@ -1,7 +1,7 @@
-"""What one operator of a TensorFlow Lite file costs, by its builtin's name.
+"""What one call of a TensorFlow Lite operator costs; definitions in `tensorflow/lite/kernels`.
 
-Definitions: tensorflow/lite/kernels. Constants are not among the inputs; their shapes are in the settings, by the place
-of the input. `exporter.costs.counting` says what is counted.
+The shapes of kernels are in the setting `constants`, by the place of the input. `exporter.costs.counting` says what is
+counted.
 """
 
 from __future__ import annotations
@@ -9,69 +9,70 @@ from __future__ import annotations
 from exporter.costs.counting import ACTIVATION_FLOPS, LERP, NOTHING, RMS_NORM, Operations, Sizes, count, product
 from exporter.costs.layer_formulas import Formula, LayerCall, per_input, per_output
 
-FUSED = {"NONE": 0, "RELU": 1, "RELU6": 2, "RELU_N1_TO_1": 2, "TANH": 1, "SIGN_BIT": 1}
+# What the option `fused_activation_function` puts behind an operator.
+FUSED_FLOPS = {"NONE": 0, "RELU": 1, "RELU6": 2, "RELU_N1_TO_1": 2, "TANH": 1}
 
 
-def _operand(call: LayerCall, place: int) -> Sizes:
-    """The shape of an input, which is a constant or the next of the activations. Raises LookupError."""
-    constants = call.config.get("constants", {})
-    if str(place) in constants:
-        return tuple(constants[str(place)]["shape"])
-    return call.inputs[sum(str(before) not in constants for before in range(place))]
+def _left(call: LayerCall) -> Sizes:
+    """The first operand, which may be a constant, too."""
+    constant = call.config.get("constants", {}).get("0")
+    return tuple(constant["shape"]) if constant else call.inputs[0]
 
 
-def _has_constant(call: LayerCall, place: int) -> bool:
-    return str(place) in call.config.get("constants", {})
+def _kernel(call: LayerCall) -> Sizes:
+    """Raises LookupError for one that is computed."""
+    return tuple(call.config["constants"]["1"]["shape"])
 
 
-def _finished(call: LayerCall, products: Operations, *, has_bias: bool = False) -> Operations:
-    """A product with its bias and the activation that is fused with it."""
-    flops = has_bias + FUSED[call.config.get("fused_activation_function", "NONE")]
+def _finished(call: LayerCall, products: Operations, bias: str) -> Operations:
+    """With the bias, an input that may be left out, and the activation."""
+    flops = FUSED_FLOPS[call.config.get("fused_activation_function", "NONE")] + (bias in call.config["constants"])
     return products + Operations(other=flops * call.output)
 
 
 def _convolution(call: LayerCall) -> Operations:
-    """A kernel is (outputs, window …, inputs per group)."""
-    products = product(call.outputs[0], count(_operand(call, 1)[1:]))
-    return _finished(call, products, has_bias=_has_constant(call, 2))
+    """A kernel is (outputs, height, width, inputs of a group)."""
+    return _finished(call, product(call.outputs[0], count(_kernel(call)[1:])), "2")
 
 
 def _depthwise(call: LayerCall) -> Operations:
     """A kernel is (1, height, width, outputs)."""
-    products = product(call.outputs[0], count(_operand(call, 1)[1:3]))
-    return _finished(call, products, has_bias=_has_constant(call, 2))
+    return _finished(call, product(call.outputs[0], count(_kernel(call)[1:3])), "2")
+
+
+def _volume(call: LayerCall) -> Operations:
+    """A kernel is (depth, height, width, inputs, outputs)."""
+    return _finished(call, product(call.outputs[0], count(_kernel(call)[:4])), "2")
 
 
 def _transposed(call: LayerCall) -> Operations:
-    """Inputs are the shape of the output, the kernel (outputs, height, width, inputs), and what it is applied to."""
-    products = product(_operand(call, 2), count(_operand(call, 1)[:3]))
-    return _finished(call, products, has_bias=_has_constant(call, 3))
+    """A kernel is (outputs, height, width, inputs); the shape of the output may be an input, too."""
+    image = next(sizes for sizes in call.inputs if len(sizes) == 4)
+    return _finished(call, product(image, count(_kernel(call)[:3])), "3")
 
 
-def _fully_connected(call: LayerCall) -> Operations:
-    products = product(call.outputs[0], _operand(call, 1)[-1])
-    return _finished(call, products, has_bias=_has_constant(call, 2))
+def _dense(call: LayerCall) -> Operations:
+    """A kernel is (outputs, inputs)."""
+    return _finished(call, product(call.outputs[0], _kernel(call)[1]), "2")
 
 
 def _batch_matmul(call: LayerCall) -> Operations:
-    return product(call.outputs[0], _operand(call, 0)[-2 if call.config.get("adj_x") else -1])
+    return product(call.outputs[0], _left(call)[-2 if call.config.get("adj_x") else -1])
 
 
 def _pooling(call: LayerCall) -> Operations:
-    window = int(call.config["filter_height"]) * int(call.config["filter_width"])
-    return _finished(call, Operations(other=window * call.output))
-
-
-def _elementwise(call: LayerCall) -> Operations:
-    return _finished(call, Operations(other=call.output))
-
-
-def _add_n(call: LayerCall) -> Operations:
-    return Operations(other=(len(call.inputs) - 1) * call.output)
+    window = call.config["filter_height"] * call.config["filter_width"]
+    return Operations(other=(window + FUSED_FLOPS[call.config["fused_activation_function"]]) * call.output)
 
 
 def _gelu(call: LayerCall) -> Operations:
-    return Operations(other=ACTIVATION_FLOPS["gelu_tanh" if call.config.get("approximate") else "gelu"] * call.output)
+    name = "gelu_tanh" if call.config.get("approximate") else "gelu"
+    return Operations(other=ACTIVATION_FLOPS[name] * call.output)
+
+
+def _arithmetic(call: LayerCall) -> Operations:
+    flops = 1 + FUSED_FLOPS[call.config.get("fused_activation_function", "NONE")]
+    return Operations(other=flops * call.output)
 
 
 def _nothing(_: LayerCall) -> Operations:
@@ -79,50 +80,51 @@ def _nothing(_: LayerCall) -> Operations:
 
 
 ELEMENTWISE = """
-    ADD SUB MUL DIV POW MAXIMUM MINIMUM FLOOR_DIV FLOOR_MOD ABS NEG SIGN SQRT RSQRT SQUARE EXP LOG SIN COS FLOOR CEIL
-    ROUND EQUAL NOT_EQUAL GREATER GREATER_EQUAL LESS LESS_EQUAL LOGICAL_AND LOGICAL_OR LOGICAL_NOT SELECT SELECT_V2
-    WHERE CUMSUM ATAN2 BITWISE_XOR RIGHT_SHIFT
+    ABS NEG SIGN SQRT RSQRT SQUARE EXP LOG SIN COS FLOOR CEIL ROUND POW ATAN2 FLOOR_DIV FLOOR_MOD MAXIMUM MINIMUM EQUAL
+    NOT_EQUAL GREATER GREATER_EQUAL LESS LESS_EQUAL LOGICAL_AND LOGICAL_OR LOGICAL_NOT BITWISE_XOR RIGHT_SHIFT SELECT
+    SELECT_V2 WHERE CUMSUM
+"""
+REDUCTIONS = "SUM MEAN REDUCE_MAX REDUCE_MIN REDUCE_PROD REDUCE_ANY REDUCE_ALL ARG_MAX ARG_MIN"
+# Input layers, too, which have no settings here.
+FREE = """
+    InputLayer RESHAPE TRANSPOSE CONCATENATION SPLIT SPLIT_V SLICE STRIDED_SLICE PAD PADV2 MIRROR_PAD GATHER GATHER_ND
+    PACK UNPACK SQUEEZE EXPAND_DIMS SHAPE RANK CAST BITCAST TILE BROADCAST_TO BROADCAST_ARGS SPACE_TO_DEPTH
+    DEPTH_TO_SPACE SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND FILL ZEROS_LIKE RANGE RESIZE_NEAREST_NEIGHBOR REVERSE_V2
+    REVERSE_SEQUENCE EMBEDDING_LOOKUP ONE_HOT SCATTER_ND DYNAMIC_UPDATE_SLICE MATRIX_DIAG
 """
 ACTIVATIONS = {
     "RELU": "relu",
     "RELU6": "relu6",
-    "RELU_N1_TO_1": "hard_tanh",
-    "RELU_0_TO_1": "hard_tanh",
+    "RELU_N1_TO_1": "relu6",
+    "RELU_0_TO_1": "relu6",
     "LOGISTIC": "sigmoid",
     "TANH": "tanh",
-    "HARD_SWISH": "hard_swish",
     "ELU": "elu",
     "LEAKY_RELU": "leaky_relu",
     "PRELU": "prelu",
+    "HARD_SWISH": "hard_swish",
     "SOFTMAX": "softmax",
     "LOG_SOFTMAX": "log_softmax",
 }
-REDUCTIONS = "MEAN SUM REDUCE_MAX REDUCE_MIN REDUCE_PROD REDUCE_ANY REDUCE_ALL ARG_MAX ARG_MIN"
-FREE = """
-    RESHAPE SQUEEZE EXPAND_DIMS TRANSPOSE CONCATENATION PACK UNPACK SPLIT SPLIT_V SLICE STRIDED_SLICE GATHER GATHER_ND
-    SCATTER_ND EMBEDDING_LOOKUP PAD PADV2 MIRROR_PAD TILE BROADCAST_TO CAST SHAPE RANK FILL ZEROS_LIKE ONE_HOT RANGE
-    REVERSE_V2 REVERSE_SEQUENCE DEPTH_TO_SPACE SPACE_TO_DEPTH BATCH_TO_SPACE_ND SPACE_TO_BATCH_ND
-    RESIZE_NEAREST_NEIGHBOR MATRIX_DIAG DYNAMIC_UPDATE_SLICE
-"""
 
 LITE: dict[str, Formula] = {
-    **dict.fromkeys(ELEMENTWISE.split(), _elementwise),
-    **{name: per_output(ACTIVATION_FLOPS[function]) for name, function in ACTIVATIONS.items()},
+    **dict.fromkeys(ELEMENTWISE.split(), per_output(1)),
     **dict.fromkeys(REDUCTIONS.split(), per_input(1)),
     **dict.fromkeys(FREE.split(), _nothing),
-    **dict.fromkeys(("CONV_2D", "CONV_3D"), _convolution),
-    **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), _pooling),
+    **{op: per_output(ACTIVATION_FLOPS[name]) for op, name in ACTIVATIONS.items()},
+    **dict.fromkeys(("ADD", "SUB", "MUL", "DIV"), _arithmetic),
+    **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D"), _pooling),
+    "CONV_2D": _convolution,
     "DEPTHWISE_CONV_2D": _depthwise,
+    "CONV_3D": _volume,
     "TRANSPOSE_CONV": _transposed,
-    "FULLY_CONNECTED": _fully_connected,
+    "FULLY_CONNECTED": _dense,
     "BATCH_MATMUL": _batch_matmul,
-    "ADD_N": _add_n,
     "GELU": _gelu,
     "SQUARED_DIFFERENCE": per_output(2),
     "L2_NORMALIZATION": per_output(RMS_NORM),
-    # Three linear interpolations.
     "RESIZE_BILINEAR": per_output(3 * LERP),
-    # As `QuantizeLinear` and `DequantizeLinear` of ONNX are counted.
+    # × scale, + zero point, rounding and two bounds, or − zero point, × scale.
     "QUANTIZE": per_output(5),
     "DEQUANTIZE": per_output(2),
 }

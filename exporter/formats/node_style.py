@@ -68,6 +68,19 @@ PATTERNS = (
     ("merge", r"^(Concat|Sub|Mul|Div)$"),
     ("shape", r"^(Pad|GetItem|ExpandDims|Squeeze|Cast|Slice|Split|BroadcastTo|Tile|Rescaling|CategoryEncoding)$"),
     ("shape", r"^(Gather|Unsqueeze)$"),
+    # TensorFlow's operations, and those of TensorFlow Lite.
+    ("merge", r"^(AddV2|AddN|ConcatV2|RealDiv|Pack)$"),
+    ("shape", r"^(StridedSlice|GatherV2|MirrorPad|PadV2|Unpack)$"),
+    ("activation", r"^Prelu$"),
+    ("convolution", r"^(CONV_|DEPTHWISE_CONV|TRANSPOSE_CONV)"),
+    ("dense", r"^(FULLY_CONNECTED|BATCH_MATMUL)$"),
+    ("normalisation", r"_NORMALIZATION$"),
+    ("pooling", r"_POOL_|^(MEAN|REDUCE_MAX)$"),
+    ("embedding", r"^EMBEDDING_LOOKUP"),
+    ("activation", r"^(LOGISTIC|TANH|SOFTMAX|LOG_SOFTMAX|GELU|HARD_SWISH)$"),
+    ("merge", r"^(ADD|ADD_N|SUB|MUL|DIV|MAXIMUM|MINIMUM|CONCATENATION|PACK)$"),
+    ("shape", r"^(RESHAPE|TRANSPOSE|PAD|PADV2|MIRROR_PAD|SLICE|STRIDED_SLICE|SPLIT|SPLIT_V|SQUEEZE|EXPAND_DIMS|CAST)$"),
+    ("shape", r"^(TILE|BROADCAST_TO|GATHER|SHAPE|UNPACK|RESIZE_\w+|SPACE_TO_DEPTH|DEPTH_TO_SPACE)$"),
 )
 COMPILED = tuple((kind, re.compile(pattern)) for kind, pattern in PATTERNS)
 PADDING = re.compile(r"ZeroPadding")

@@ -10,6 +10,7 @@ import numpy as np
 
 from exporter.records import Shape
 from exporter.sources.lite.operator_options import FUNCTION_OPTIONS
+from exporter.sources.lite.sparse_tensors import Sparsity
 
 # The number of a tensor that is left out.
 OPTIONAL = -1
@@ -42,9 +43,13 @@ class LiteTensor:
     buffer: int
     extent: tuple[int, int] | None
     is_variable: bool
-    is_sparse: bool
+    sparsity: Sparsity | None
     is_elsewhere: bool
     quantization: Quantization | None
+
+    @property
+    def is_sparse(self) -> bool:
+        return self.sparsity is not None
 
     @property
     def is_constant(self) -> bool:

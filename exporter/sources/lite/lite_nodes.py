@@ -112,7 +112,7 @@ class GraphNodes:
         weight = self.all._layers.names[tensor.buffer]
         array = self.all._values.get(weight)
         if array is None or tensor.bits < 8:
-            kind = "text" if tensor.dtype == "string" else "packed" if tensor.is_whole else "sparse or elsewhere"
+            kind = "text" if tensor.dtype == "string" else "packed" if tensor.bits < 8 else "in another file"
             raise UnsupportedError(
                 "tf2onnx cannot convert a constant", where=weight, why=f"its elements are {kind}",
                 hint="--to parquet,dot,svg describes the model without converting it",

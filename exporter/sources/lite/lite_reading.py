@@ -25,6 +25,7 @@ from exporter.sources.lite.lite_model import (
     Signature,
 )
 from exporter.sources.lite.operator_options import builtin_name, options_of
+from exporter.sources.lite.sparse_tensors import check_size, sparsity
 
 COPY_AGAIN = "copy or download it again"
 IDENTIFIER = b"TFL3"
@@ -110,10 +111,12 @@ class Reading:
             buffer=buffer,
             extent=extent,
             is_variable=bool(table.number(5, "?")),
-            is_sparse=table.has(6),
+            sparsity=sparsity(table.table(6)),
             is_elsewhere=bool(table.number(10, "I")),
             quantization=_quantization(table.table(4)),
         )
+        if extent and tensor.is_sparse:
+            check_size(tuple(size or 0 for size in shape or ()), extent[1])
         if extent and bits and not tensor.is_sparse and not tensor.is_whole:
             raise ValueError(f"tensor {tensor.name} of {dtype}{list(shape or ())} has {extent[1]:,} bytes")
         return tensor

@@ -105,6 +105,15 @@ tfl_op("TFL_RELU_N1_TO_1")(_clip(-1.0, 1.0))
 tfl_op("TFL_RELU_0_TO_1")(_clip(0.0, 1.0))
 
 
+@tfl_op("TFL_DENSIFY", tf_op="Identity")
+class Densify:
+    """Its constant has been read with all its zeros."""
+
+    @classmethod
+    def to_tf(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        node.attr.clear()
+
+
 @tfl_op("TFL_QUANTIZE", onnx_op="QuantizeLinear")
 class Quantize:
     """tf2onnx forgets all scales but the first of a tensor that has one for each channel."""
