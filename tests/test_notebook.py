@@ -126,6 +126,7 @@ def test_onnx_of_a_live_model(model: Any, tmp_path: Path) -> None:
     found = export(model, tmp_path, name="net")
     assert found.verification is not None
     assert (found.verification.status, found.verification.reason) == ("passed", "")
+    assert found.manifest["weights"] == "from the live model"
     assert found.nodes.to_arrow().num_rows == len(onnx.load(str(found.paths["model.onnx"])).graph.node)
     np.testing.assert_array_equal(initializers(found.folder)["head/bias"], np.asarray(model.get_layer("head").bias))
     assert export(model, tmp_path, name="net").status == "skipped"

@@ -23,7 +23,7 @@ from exporter.errors import ExportError, UnsupportedError
 from exporter.files import output_error, require_space, write_lines
 from exporter.sources.deep_graphs import deep_recursion
 from exporter.sources.describe import describe, weight_names
-from exporter.sources.live_file import GRAPH, GRAPH_VERSION, MARK, WEIGHTS
+from exporter.sources.live_file import FOLDER_MARK, GRAPH, GRAPH_VERSION, MARK, WEIGHTS
 
 # What Keras raises for models that cannot say what they are made of (no get_config, arguments that are no JSON).
 UNSERIALIZABLE = (NotImplementedError, TypeError, ValueError, AttributeError, OSError)
@@ -71,6 +71,7 @@ def write_folder(model: keras.Model, name: str, folder: Path) -> None:
     try:
         folder.mkdir()
         write_lines(folder / "config.json", [config])
+        write_lines(folder / FOLDER_MARK, [])
         store = saving_lib.H5IOStore(folder / "model.weights.h5", mode="w")
         assets = saving_lib.DiskIOStore(str(folder / "assets"), mode="w")
         left_out = {id(part) for part in (getattr(model, "optimizer", None),) if part is not None}
