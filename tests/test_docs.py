@@ -183,6 +183,7 @@ def make_stand_ins() -> None:
             archive.writestr("config.json", "{}")
     # An IR version and an empty graph.
     Path("model.onnx").write_bytes(b"\x08\x0a\x3a\x00")
+    Path("models.py").touch()
     Path("model.json").write_text('{"class_name": "Functional", "config": {}}')
     Path("model.weights.json").write_text('{"weight_map": {"/layers/dense/vars": "model_00000.weights.h5"}}')
     Path("model_00000.weights.h5").touch()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from exporting import export_here, initializers, job_for, manifest, run_here
 from exporter import cli
 from exporter.errors import SourceError, TrustError, UnsupportedError, UsageError
 from exporter.plan import ExportOptions, Refusal, plan
+from exporter.records import Outcome
 from exporter.sources.digest import source_digest
 
 CODE = """
@@ -444,3 +447,27 @@ def test_another_text_of_the_classes_is_another_source(custom: Path) -> None:
     before = digest()
     code.write_text(CUSTOM + "\n# changed\n")
     assert digest() != before
+
+
+PAGE = (Path(__file__).parent.parent / "docs" / "sources.md").read_text(encoding="utf-8")
+SHOWN = re.findall(r"^export-model (.*--trust-code[^#\n]*)", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("words", SHOWN)
+def test_the_commands_of_the_page_are_understood(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("package", "my_package"):
+        Path(folder).mkdir()
+    for name in ("models", "package/__init__", "package/models", "my_layers", "losses", "my_package/layers"):
+        Path(f"{name}.py").touch()
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save("model.keras")
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save("model.h5")
+    jobs: list[Any] = []
+
+    def run(job: Any, *, watch: Any) -> Outcome:
+        jobs.append(job)
+        return Outcome(job.name, "done", job.output_path)
+
+    assert cli.main(shlex.split(words), run=run) == 0
+    assert len(jobs) == 1
+    assert len(SHOWN) == 5

@@ -19,7 +19,7 @@ from exporting import export_here, run_here
 from rich.cells import cell_len
 
 from exporter import cli
-from exporter.commands.inspection import Look, lines
+from exporter.commands.inspection import Look, lines, totals
 from exporter.commands.listing import layer_columns, sparkline, table
 from exporter.commands.row_choice import SORTS, Choice
 from exporter.suspicions import suspicions
@@ -137,6 +137,15 @@ def test_layers(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert dead.split() == ["dead", "Conv2D", "?×6×6×5", "140", "53.8", "%", "560", "B", "4.86", "k", "input_layer"]
     assert broken.split()[-1] == "dead"
     assert out.splitlines()[-2] == "6 layers, 260 parameters (260 trainable, 0 not)"
+
+
+@pytest.mark.parametrize(
+    ("macs", "unknown", "text"), [(None, 0, ""), (0, 2, ""), (0, 0, "0"), (2000, 0, "2 k"), (2000, 1, "≥2 k")]
+)
+def test_operations_that_are_unknown_are_not_none(macs: int | None, unknown: int, text: str) -> None:
+    about = {"layers": 3, "params": 0, "params_trainable": 0, "weight_bytes": 0, "weights_by_dtype": [], "weights": "x"}
+    _, ((last, _),) = totals(about | {"macs": macs, "layers_without_cost": unknown})
+    assert last == f"0 B of weights{f', {text} MACs' if text else ''}; weights: x"
 
 
 @pytest.mark.parametrize("order", SORTS)

@@ -126,6 +126,7 @@ def test_onnx_of_a_live_model(model: Any, tmp_path: Path) -> None:
     found = export(model, tmp_path, name="net")
     assert found.verification is not None
     assert (found.verification.status, found.verification.reason) == ("passed", "")
+    assert found.manifest["weights"] == "from the live model"
     assert found.nodes.to_arrow().num_rows == len(onnx.load(str(found.paths["model.onnx"])).graph.node)
     np.testing.assert_array_equal(initializers(found.folder)["head/bias"], np.asarray(model.get_layer("head").bias))
     assert export(model, tmp_path, name="net").status == "skipped"
@@ -201,19 +202,34 @@ def test_a_model_that_keras_cannot_serialise_is_described(tmp_path: Path) -> Non
     assert list(export(net, tmp_path, to="parquet").layers.to_pandas()["layer"]) == ["out"]
 
 
+@pytest.mark.parametrize(("called_on", "texts"), [((1, 3), ("?,3",)), ((2, None, 3), ("?,?,3",)), (None, ())])
+def test_the_inputs_of_a_subclassed_model_are_those_that_it_was_called_on(called_on: Any, texts: Any) -> None:
+    from exporter.sources.live_model import recorded_input_shapes
+
+    net = Unserialisable(layers.Dense(2, name="out"))
+    if called_on:
+        net(keras.Input(batch_shape=called_on))
+    assert recorded_input_shapes(net) == texts
+    assert recorded_input_shapes(keras.Sequential([keras.Input((3,)), layers.Dense(2)])) == ()
+
+
 @SLOW
 def test_classes_of_a_module_are_imported_by_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "layers_of_a_module.py").write_text(
-        "import keras\n\n\nclass Doubled(keras.layers.Layer):\n    def call(self, x):\n        return 2 * x\n"
+        "import keras\n\n\nclass Doubled(keras.layers.Layer):\n    def call(self, x):\n        return 2 * x\n\n\n"
+        "class Net(keras.Model):\n    def __init__(self, **settings):\n        super().__init__(**settings)\n"
+        "        self.out = keras.layers.Dense(2)\n\n    def call(self, x):\n        return self.out(x)\n"
     )
     code = (
-        "import sys\nsys.path.insert(0, '.')\nimport keras, exporter\nfrom layers_of_a_module import Doubled\n"
+        "import sys\nsys.path.insert(0, '.')\nimport keras, exporter\nfrom layers_of_a_module import Doubled, Net\n"
+        "inner = Net(name='inner')\ninner(keras.ops.zeros((1, 3)))\n"
+        "print(exporter.export(inner).verification.status)\n"
         "net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), Doubled(), "
         "keras.layers.Lambda(lambda x: x + 1)], name='net')\n"
         "found = exporter.export(net)\nprint(found.verification.status, found.paths['model.onnx'])\n"
     )
     child = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert child.stdout.split() == ["passed", "outputs/net/model.onnx"]
+    assert child.stdout.split() == ["passed", "passed", "outputs/net/model.onnx"]
     assert "net: convert: " in child.stderr
     assert leftovers(tmp_path) == []
 

@@ -107,11 +107,18 @@ def totals(about: Row) -> Iterator[Parts]:
     params, trainable = about["params"], about["params_trainable"]
     size = format_bytes(about["weight_bytes"])
     dtypes = ", ".join(entry["dtype"] for entry in about["weights_by_dtype"])
-    costs = "" if about["macs"] is None else f", {amount(about['macs'])} MACs"
+    costs = f", {macs} MACs" if (macs := _macs(about)) else ""
     yield _text(
         f"{about['layers']:,} layers, {params:,} parameters ({trainable:,} trainable, {params - trainable:,} not)"
     )
     yield _text(f"{size} of weights{f' in {dtypes}' if dtypes else ''}{costs}; weights: {about['weights']}")
+
+
+def _macs(about: Row) -> str:
+    """`≥` where those of some layers are unknown; nothing where all that are known are none."""
+    if about["macs"] is None or (about["layers_without_cost"] and not about["macs"]):
+        return ""
+    return f"{'≥' if about['layers_without_cost'] else ''}{amount(about['macs'])}"
 
 
 def _folded(folder: Path, look: Look, about: Row) -> Iterator[Parts]:

@@ -81,5 +81,10 @@ def _written(live: ModuleType, model: Any, name: str, folder: Path, options: Exp
     modules = live.modules_of_custom_classes(model, name)
     live.write_folder(model, name, folder / name)
     # What is in the folder has run in this process before.
-    trusted = replace(options, trust_code=True, custom_objects=(*options.custom_objects, *modules))
+    trusted = replace(
+        options,
+        trust_code=True,
+        custom_objects=(*options.custom_objects, *modules),
+        input_shapes=options.input_shapes or live.recorded_input_shapes(model),
+    )
     return Handed(str(folder / name), name, trusted)

@@ -12,7 +12,7 @@ from exporter.lazy import LazyArray
 from exporter.readers.described import DescribedModel
 from exporter.records import Job, ModelGraph
 from exporter.sources.h5_values import lazy_dataset
-from exporter.sources.live_file import GRAPH, WEIGHTS
+from exporter.sources.live_file import FROM_LIVE_MODEL, GRAPH, WEIGHTS
 from exporter.wire import restore
 
 # What h5py raises for damaged files, and what JSON that is no description does.
@@ -28,7 +28,7 @@ def read(job: Job, spool_path: str) -> DescribedModel:
     except DAMAGE as error:
         hint = "call exporter.export(model) again"
         raise SourceError("is truncated or corrupt", where=job.source, why=str(error), hint=hint) from error
-    return DescribedModel(dataclasses.replace(graph, name=job.name), "from the live model", values)
+    return DescribedModel(dataclasses.replace(graph, name=job.name), FROM_LIVE_MODEL, values)
 
 
 def _values(file: h5py.File, graph: ModelGraph) -> list[tuple[str, LazyArray]]:

@@ -11,6 +11,7 @@ from keras.src.saving import saving_lib
 from exporter.errors import SourceError
 from exporter.records import Job
 from exporter.sources.hollow import HollowScope
+from exporter.sources.live_file import FOLDER_MARK, FROM_LIVE_MODEL
 from exporter.sources.loading import bind_weights_file, keras_errors, load_weights_file, model_from_config
 from exporter.sources.weight_map import folder_weights
 
@@ -25,7 +26,8 @@ def with_weights(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.M
     """The model with the folder's weights bound to its variables, unread."""
     model, path = without_weights(job), _weights(job)
     bind_weights_file(model, str(path), scope, _assets(job))
-    return model, f"from {path.name} in the folder"
+    is_live = (Path(job.source) / FOLDER_MARK).exists()
+    return model, FROM_LIVE_MODEL if is_live else f"from {path.name} in the folder"
 
 
 def reference(job: Job) -> Any:

@@ -22,8 +22,8 @@ from keras.src.saving import saving_lib
 from exporter.errors import ExportError, UnsupportedError
 from exporter.files import output_error, require_space, write_lines
 from exporter.sources.deep_graphs import deep_recursion
-from exporter.sources.describe import describe, weight_names
-from exporter.sources.live_file import GRAPH, GRAPH_VERSION, MARK, WEIGHTS
+from exporter.sources.describe import describe, graph_of, weight_names
+from exporter.sources.live_file import FOLDER_MARK, GRAPH, GRAPH_VERSION, MARK, WEIGHTS
 
 # What Keras raises for models that cannot say what they are made of (no get_config, arguments that are no JSON).
 UNSERIALIZABLE = (NotImplementedError, TypeError, ValueError, AttributeError, OSError)
@@ -71,6 +71,7 @@ def write_folder(model: keras.Model, name: str, folder: Path) -> None:
     try:
         folder.mkdir()
         write_lines(folder / "config.json", [config])
+        write_lines(folder / FOLDER_MARK, [])
         store = saving_lib.H5IOStore(folder / "model.weights.h5", mode="w")
         assets = saving_lib.DiskIOStore(str(folder / "assets"), mode="w")
         left_out = {id(part) for part in (getattr(model, "optimizer", None),) if part is not None}
@@ -121,6 +122,28 @@ def _parts(model: keras.Model) -> Iterator[Any]:
                 yield value
             elif isinstance(value, SETTINGS):
                 yield type(value)
+
+
+def recorded_input_shapes(model: keras.Model) -> tuple[str, ...]:
+    """What a subclassed model has been called on, as `--input-shape` says it, of any batch size.
+
+    Empty where the model has a graph of its own, or takes other things than tensors.
+    """
+    recorded = getattr(model, "_build_shapes_dict", None) or {}
+    shapes = {name.removesuffix("_shape"): shape for name, shape in recorded.items()}
+    is_plain = all(isinstance(shape, tuple) and all(map(_is_size, shape)) for shape in shapes.values())
+    if graph_of(model) or not is_plain:
+        return ()
+    texts = {name: ",".join(["?", *map(_size_text, shape[1:])]) for name, shape in shapes.items()}
+    return tuple(texts.values()) if len(texts) == 1 else tuple(f"{name}:{text}" for name, text in texts.items())
+
+
+def _size_text(size: int | None) -> str:
+    return "?" if size is None else str(size)
+
+
+def _is_size(size: Any) -> bool:
+    return size is None or isinstance(size, int)
 
 
 def _check_built(model: keras.Model, name: str) -> None:

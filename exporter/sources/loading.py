@@ -42,7 +42,9 @@ def keras_errors(where: str) -> Iterator[None]:
         if found := UNKNOWN_CLASS.search(text):
             raise unknown_class(found[1], where) from error
         why = f"Keras says: {type(error).__name__}: {_first_lines(text)}"
-        raise SourceError("cannot be loaded", where=where, why=why, hint="is it the right file?") from error
+        is_class = "could not be deserialized" in text
+        hint = "a factory makes it from its code: models.py:make_model" if is_class else "is it the right file?"
+        raise SourceError("cannot be loaded", where=where, why=why, hint=hint) from error
 
 
 def _first_lines(text: str) -> str:
