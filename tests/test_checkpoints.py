@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import subprocess
 import sys
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import tensorflow_models
 from exporting import job_for
 from google_crc32c import extend
 
+from exporter import worker
 from exporter.errors import SourceError, UsageError
 from exporter.protobuf import encoded
 from exporter.readers.checkpoint import read
@@ -121,6 +124,15 @@ def test_onnx_is_refused_when_asked_for_and_left_out_otherwise(folder: Path, tmp
     with pytest.raises(UsageError, match="a checkpoint alone holds tensors"):
         job_for(folder / "two", tmp_path, formats=("onnx", "parquet"))
     assert "onnx" not in job_for(folder / "two", tmp_path, formats=None).formats
+
+
+def test_what_belongs_to_the_model_itself_is_shown_beside_its_layers(folder: Path, tmp_path: Path) -> None:
+    """`save_counter` has no layer: its row has an empty key, which is nobody's parent."""
+    job = job_for(folder / "two", tmp_path, formats=("netron", "html"))
+    outcome = worker.carry_out(job, worker.Reporter(io.StringIO()))
+    assert outcome.error is None
+    shown = onnx.load(tmp_path / "two" / "model.view.onnx").graph
+    assert {node.name for node in shown.node} >= {"net", "optimizer/_variables"}
 
 
 def test_a_checkpoint_needs_no_tensorflow(folder: Path) -> None:

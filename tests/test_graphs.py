@@ -428,6 +428,23 @@ def cyclic(made: Callable[[str], Path]) -> bytes:
     return graph.SerializeToString()
 
 
+def circular(made: Callable[[str], Path]) -> bytes:
+    """Copies of each other."""
+    graph = v1.GraphDef.FromString(cyclic(made))
+    for node in graph.node:
+        node.op = "Identity"
+    return graph.SerializeToString()
+
+
+def untyped(made: Callable[[str], Path]) -> bytes:
+    """Operations without the attributes that they must have; TensorFlow's optimizer takes them for granted."""
+    graph = v1.GraphDef.FromString(frozen(made))
+    for node in graph.node:
+        if node.op not in ("Const", "Placeholder"):
+            node.attr.clear()
+    return graph.SerializeToString()
+
+
 PB, DATA = "saved_model.pb", "variables/variables.data-00000-of-00001"
 FAULTS: list[Any] = [
     ("empty saved_model.pb", spoiled(PB, lambda data: b""), SourceError),
@@ -446,6 +463,8 @@ FAULTS: list[Any] = [
     ("text cut off", in_file("g.pbtxt", lambda made: b"node {\n name: 'x'\n op:"), SourceError),
     ("constant that lies about its shape", in_file("g.pb", lying), SourceError),
     ("cycle", in_file("g.pb", cyclic), UnsupportedError),
+    ("circle of copies", in_file("g.pb", circular), UnsupportedError),
+    ("no attributes", in_file("g.pb", untyped), UnsupportedError),
 ]
 
 
@@ -496,8 +515,9 @@ def test_what_the_page_of_sources_shows_is_understood(
     for name, path in stand_ins.items():
         (tmp_path / name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
-    page = (REPOSITORY / "docs" / "sources.md").read_text("utf-8").partition("## SavedModel")[2]
-    lines = [line for line in page.splitlines() if line.startswith("export-model ")]
+    sections = (REPOSITORY / "docs" / "sources.md").read_text("utf-8").split("\n## ")
+    ours = [each for each in sections if each.startswith(("SavedModel folders", "Frozen graphs", "Checkpoints"))]
+    lines = [line for each in ours for line in each.splitlines() if line.startswith("export-model ")]
     ran: list[Job] = []
 
     def run(job: Job, *, watch: object) -> Outcome:

@@ -60,7 +60,7 @@ class Tables:
             yield {
                 "name": layer.name,
                 "key": layer.namespace,
-                "parent": self.place.get(layer.parent or "", -1),
+                "parent": -1 if layer.parent is None else self.place.get(layer.parent, -1),
                 "class": layer.class_name,
                 "kind": kind(layer),
                 "label": label(layer),
