@@ -538,6 +538,16 @@ def test_an_export_is_verified_in_tensorflow(made: Callable[[str], Path], tmp_pa
         assert (outcome.verification.status, outcome.verification.reason) == ("passed", ""), source
 
 
+def test_a_large_frozen_graph_is_run_with_its_constants_as_inputs(
+    made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_for(made("tf1_checkpoint") / "frozen.pb", tmp_path)
+    inputs = [np.ones((2, 4), np.float32)]
+    whole = graph_def.reference_outputs(job, inputs)
+    monkeypatch.setattr(graph_def, "LARGEST_WHOLE_BYTES", 0)
+    np.testing.assert_array_equal(graph_def.reference_outputs(job, inputs)[0], whole[0])
+
+
 @pytest.mark.slow
 def test_two_exports_are_the_same_bytes(made: Callable[[str], Path], tmp_path: Path) -> None:
     one, other = (exported(made("of_module"), tmp_path / name) for name in ("one", "other"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,13 @@ from exporter.records import Job
 from exporter.sources.graph_ends import Ends, find_ends
 from exporter.sources.graph_source import GraphParts, GraphValue, OpenedGraph
 from exporter.sources.graph_weights import own_weights_only
-from exporter.sources.hollow_graph import GRAPH, GraphFile, damaged, read_graph_file
+from exporter.sources.hollow_graph import GRAPH, HOLLOW_OP, GraphFile, damaged, read_graph_file
+from exporter.sources.inlined_graph import fill_bodies, make_placeholder
 
 # Text takes many times the memory of what it says.
 LARGEST_TEXT_BYTES = 256 * 2**20
+# Up to here TensorFlow itself parses the graph that an export is compared with.
+LARGEST_WHOLE_BYTES = 256 * 2**20
 
 
 def open_source(job: Job, spool_path: str) -> OpenedGraph:
@@ -40,18 +43,40 @@ def open_source(job: Job, spool_path: str) -> OpenedGraph:
 
 def reference_outputs(job: Job, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """What TensorFlow computes with the graph."""
+    if os.path.getsize(job.source) > LARGEST_WHOLE_BYTES:
+        return _run_in_parts(job, inputs)
     data = Path(job.source).read_bytes()
     graph_def = _text(job.source) if _is_text(data[:4096]) else tf.compat.v1.GraphDef.FromString(data)
     return run_graph(graph_def, find_ends(graph_def, job), inputs)
 
 
-def run_graph(graph_def: tf.compat.v1.GraphDef, ends: Ends, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _run_in_parts(job: Job, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """With large constants as inputs: TensorFlow makes fourteen copies of those that are in a graph."""
+    file, graph_def = _read(job.source)
+    ends = find_ends(graph_def, job)
+    fill_bodies(graph_def, file.constants.__getitem__)
+    fed = {}
+    for node in graph_def.node:
+        if node.op == HOLLOW_OP:
+            array = file.constants[node.attr["memory_region_name"].s.decode()]
+            make_placeholder(node, array.shape, tf.dtypes.as_dtype(array.dtype).name)
+            fed[f"{node.name}:0"] = array.real()
+    return run_graph(graph_def, ends, inputs, fed)
+
+
+def run_graph(
+    graph_def: tf.compat.v1.GraphDef,
+    ends: Ends,
+    inputs: Sequence[np.ndarray],
+    fed: Mapping[str, np.ndarray] | None = None,
+) -> list[np.ndarray]:
+    """`fed` are further values by tensor."""
     for node in graph_def.node:
         node.device = ""
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name="")
         with tf.compat.v1.Session(graph=graph) as session:
-            feeds = {tensor: array for (_, tensor), array in zip(ends.inputs, inputs, strict=True)}
+            feeds = dict(fed or {}) | {tensor: array for (_, tensor), array in zip(ends.inputs, inputs, strict=True)}
             found: list[np.ndarray] = session.run([tensor for _, tensor in ends.outputs], feeds)
             return found
 

@@ -80,7 +80,7 @@ def inline(
         _without_small_weights(found)
         found.graph_def = inlined(graph_def, [*found.inputs, *found.outputs])
         make_hollow(found.graph_def)
-        _fill_bodies(found.graph_def, value)
+        fill_bodies(found.graph_def, value)
         mutated = _mutated(found)
         _prune(found, with_control=False)
         found.specs = _specs(found.graph_def)
@@ -207,7 +207,7 @@ def _has_fractions(dtype: np.dtype) -> bool:
     return dtype.kind in "fc" or "float" in dtype.name
 
 
-def _fill_bodies(graph_def: tf.compat.v1.GraphDef, value: Callable[[str], LazyArray]) -> None:
+def fill_bodies(graph_def: tf.compat.v1.GraphDef, value: Callable[[str], LazyArray]) -> None:
     """The bodies of loops and branches keep their constants."""
     for function in graph_def.library.function:
         _rename_outputs(function, HOLLOW_OP, HOLLOW_OUTPUT, CONSTANT_OUTPUT)
