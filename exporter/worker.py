@@ -130,7 +130,7 @@ class Work:
         """
         if self.job.kind not in READERS or self.job.weights != "auto" or "onnx" in self.job.formats:
             return None
-        if HOLLOW in needed(self.job.formats) and self.job.kind not in WITHOUT_ONNX:
+        if HOLLOW in needed(self.job.formats) and self.job.kind not in WITHOUT_ONNX and not unloaded:
             return None
         if unloaded and self.job.kind not in LENIENT:
             return None
