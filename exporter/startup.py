@@ -16,6 +16,11 @@ OPTIONAL = ("IPython", "PIL", "cv2", "huggingface_hub", "jax", "matplotlib", "pa
 COLLECTION_INTERVAL = 50_000
 
 
+def collect_rarely() -> None:
+    """For a process that ends soon: search for reference cycles after more than Python's 700 new containers."""
+    gc.set_threshold(COLLECTION_INTERVAL, *gc.get_threshold()[1:])
+
+
 class _Hiding(MetaPathFinder):
     def __init__(self, modules: Sequence[str]) -> None:
         self._modules = frozenset(modules)
@@ -52,5 +57,5 @@ def lean_imports() -> Iterator[None]:
             yield
     finally:
         gc.freeze()
-        gc.set_threshold(COLLECTION_INTERVAL, *gc.get_threshold()[1:])
+        collect_rarely()
         gc.enable()

@@ -33,7 +33,7 @@ from exporter.records import Job, Material, Outcome, TensorSpec, Verification, W
 from exporter.reporting import Reporter
 from exporter.sources.detection.kinds import ONNX_FILE, WITHOUT_ONNX
 from exporter.sources.digest import source_digest
-from exporter.startup import hidden, lean_imports
+from exporter.startup import collect_rarely, hidden, lean_imports
 from exporter.structure import hollow_copy
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Work:
         """
         if self.job.kind not in READERS or self.job.weights != "auto" or "onnx" in self.job.formats:
             return None
-        if HOLLOW in needed(self.job.formats) and self.job.kind not in WITHOUT_ONNX:
+        if HOLLOW in needed(self.job.formats) and self.job.kind not in WITHOUT_ONNX and not unloaded:
             return None
         if unloaded and self.job.kind not in LENIENT:
             return None
@@ -283,6 +283,7 @@ def end_with_parent(events_descriptor: int) -> None:
 
 def main(job_path: str, result_path: str, events_descriptor: str) -> None:
     end_with_parent(int(events_descriptor))
+    collect_rarely()
     job = wire.job_from_json(Path(job_path).read_text(encoding="utf-8"))
     with os.fdopen(int(events_descriptor), "w", encoding="utf-8") as stream:
         # pyarrow imports pandas, if it can, to see whether a value is one of its series: half a second.

@@ -163,6 +163,24 @@ def merging() -> Any:
     return keras.Model([a, b], layers.Concatenate(axis=1)(joined))
 
 
+def without_dtypes(config: Any) -> Any:
+    """As before Keras 2.1, but for inputs."""
+    if isinstance(config, list):
+        return [without_dtypes(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    found = {key: without_dtypes(value) for key, value in config.items()}
+    if found.get("class_name") not in (None, "InputLayer") and isinstance(found.get("config"), dict):
+        found["config"].pop("dtype", None)
+    return found
+
+
+def test_what_the_first_keras_2_wrote(tmp_path: Path) -> None:
+    path = saved(MODELS["residual"](), tmp_path)
+    rewritten(path, lambda config: without_dtypes(in_the_words_of_keras_2(config)))
+    assert without_settings(by_itself(path)) == without_settings(by_keras(path))
+
+
 def test_a_sequential_of_keras_2_without_an_input_layer(tmp_path: Path) -> None:
     """As Keras 1 and 2 wrote it: the first layer knows the shape."""
     stack = [keras.Input((8, 8, 3), name="input_layer"), layers.Conv2D(4, 3, name="conv"), layers.Flatten(name="flat")]

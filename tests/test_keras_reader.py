@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
+import numpy as np
 import pytest
 from exporting import export_here, job_for, manifest
 from inner_models import INNER
@@ -171,6 +174,24 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     data[place] ^= 255
     path.write_bytes(data)
     with pytest.raises(SourceError, match="CRC-32"):
+        by_itself(path)
+
+
+def test_a_link_out_of_the_archive_is_not_followed(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["secret"] = np.ones((4, 3), np.float32)
+    x = keras.Input((4,), name="x")
+    path = saved(keras.Model(x, layers.Dense(3, name="dense")(x)), tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    (tmp_path / "w.h5").write_bytes(members["model.weights.h5"])
+    with h5py.File(tmp_path / "w.h5", "a") as file:
+        del file["layers/dense/vars/0"]
+        file["layers/dense/vars/0"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/secret")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (members | {"model.weights.h5": (tmp_path / "w.h5").read_bytes()}).items():
+            archive.writestr(name, data)
+    with pytest.raises((SourceError, Unexplained)):
         by_itself(path)
 
 

@@ -87,15 +87,15 @@ class StoredWeights:
             yield self._all(place) if weights is None else self._numbered(place, len(weights)) if weights else []
 
     def _numbered(self, place: Place, count: int) -> list[Stored]:
-        paths = [f"{place.stored}vars/{number}" for number in range(count + 1)]
-        links = self._file.id.links
+        """The variables `0`, `1` and so on in the layer's group, which has no others."""
         try:
-            is_there = [links.exists(path.encode()) for path in paths]
-        except KeyError:
-            is_there = []
-        if is_there != [True] * count + [False]:
-            raise Unexplained(f"{place.namespace} has not {count} weights in the file")
-        return [self._stored(path, "") for path in paths[:-1]]
+            group = h5py.h5g.open(self._file.id, f"{place.stored}vars".encode())
+            identities = [h5py.h5d.open(group, b"%d" % number) for number in range(count)]
+        except KeyError as error:
+            raise Unexplained(f"{place.namespace} has not {count} weights in the file") from error
+        if group.get_num_objs() != count:
+            raise Unexplained(f"{place.namespace} has {group.get_num_objs()} weights in the file")
+        return [self._stored(identity, "") for identity in identities]
 
     def _all(self, place: Place) -> list[Stored]:
         """All that is in the layer's group and in the groups inside, named by where it is."""
@@ -104,15 +104,12 @@ class StoredWeights:
             return []
         paths: list[str] = []
         group.visititems(lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None)
-        return [
-            self._stored(f"{place.stored}{path}", "/".join(path.split("/vars/")).removeprefix("vars/"))
-            for path in paths
-        ]
+        found = [(path, "/".join(path.split("/vars/")).removeprefix("vars/")) for path in paths]
+        return [self._stored(h5py.h5d.open(group.id, path.encode()), name) for path, name in found]
 
-    def _stored(self, path: str, name: str) -> Stored:
-        identity = h5py.h5d.open(self._file.id, path.encode())
+    def _stored(self, identity: h5py.h5d.DatasetID, name: str) -> Stored:
         if h5py.h5i.get_file_id(identity) != self._file.id:
-            raise ValueError(f"{path} leads out of the file")
+            raise ValueError(f"{h5py.h5i.get_name(identity).decode()} leads out of the file")
         dtype, shape = dtype_of(identity), identity.shape
         value = lazy_dataset(h5py.Dataset(identity), self._extent) if self._lazily else None
         return Stored(shape, dtype.name, math.prod(shape) * dtype.itemsize, name, value)

@@ -106,7 +106,8 @@ WEIGHTS: dict[str, Callable[[Config], list[OwnWeight]]] = {
 }
 # Operations of keras.ops with one output, which may stand in a graph of layers.
 _OPERATIONS = """
-    Abs Absolute Add Arange Cast Ceil Clip Concatenate Cos Cumsum Divide Einsum Elu Equal Erf Exp ExpandDims
+    Abs Absolute Add All Any Arange Argmax Argmin Cast Ceil Clip Concatenate Cos Cumsum Divide Einsum Elu
+    Equal Erf Exp ExpandDims
     Expm1 Flip Floor FloorDivide Gelu GetItem Greater GreaterEqual HardSigmoid HardSilu LeakyRelu Less LessEqual
     Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr Logsumexp Matmul Max Maximum Mean Min Minimum Mod
     Multiply Negative NotEqual OnesLike Pad Power Prod Reciprocal Relu Relu6 Repeat Reshape Resize Round Rsqrt
