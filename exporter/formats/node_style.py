@@ -166,10 +166,10 @@ def shape_text(shapes: Sequence[Shape | None]) -> str:
 
 
 def output_text(layers: Sequence[Layer]) -> str:
-    """What the copies of a layer deliver: `56×56×64 float32`; further outputs are counted."""
+    """What the copies of a layer deliver: `56×56×64 float32`; further outputs are counted. Nothing, if none is called."""
     outputs = layers[0].outputs
     if not outputs:
-        return "? shape"
+        return "? shape" if layers[0].calls else ""
     firsts = [layer.outputs[0].shape if layer.outputs else None for layer in layers]
     more = f" + {len(outputs) - 1} more" if len(outputs) > 1 else ""
     return f"{shape_text(firsts)} {outputs[0].dtype or '?'}{more}"
