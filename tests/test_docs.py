@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,8 @@ def test_what_the_readme_shows_of_exports_runs(exported: Path, monkeypatch: pyte
     for name in ("before", "after", "model"):
         keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")]).save(exported / f"{name}.keras")
     monkeypatch.chdir(exported)
+    assert cli.main(["model.keras", "--to", "onnx", "-o", "elsewhere"]) == 0
+    shutil.copy(Path("elsewhere", "model", "model.onnx"), "from_elsewhere.onnx")
     for arguments in LOOKING:
         assert cli.main(arguments) == 0, arguments
     assert "head" in Path("difference.svg").read_text(encoding="utf-8")

@@ -75,6 +75,15 @@ GRAPHS: dict[str, tuple[LayerCall, Operations | None]] = {
         Operations(160 * 27, 160 * 3),
     ),
     "norm alone": (row("Mul+AddV2", 2, (IMAGE,), IMAGE, (3,), (3,)), Operations(0, 2 * 384)),
+    "separable convolution": (
+        row("DepthwiseConv2dNative+Conv2D+BiasAdd", 3, (IMAGE,), (2, 6, 6, 5), (3, 3, 3, 2), (1, 1, 6, 5), (5,)),
+        Operations(2 * 36 * (6 * 9 + 5 * 6), 360),
+    ),
+    "a convolution of more than one position": (
+        row("DepthwiseConv2dNative+Conv2D", 2, (IMAGE,), (2, 4, 4, 5), (3, 3, 3, 2), (3, 3, 6, 5)),
+        None,
+    ),
+    "a transposed operand": (row("MatMul+BiasAdd", 2, ((10, 2),), (2, 4), (10, 4), (4,)), None),
     "two of one type": (row("MatMul+AddV2", 3, (ROW,), (2, 4), (10, 4), (4,)), None),
     "another shape between": (row("Mul+AddV2", 2, ((2, 1),), ROW, (10,), (10,)), None),
     "a weight of an image": (row("Mul+AddV2", 2, (IMAGE,), IMAGE, (8, 8, 3)), None),

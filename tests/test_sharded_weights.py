@@ -259,7 +259,6 @@ def test_a_plan_knows_the_shards(copied: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what", "fragment"),
     [
-        ('{"weight_map": {}}', "is not a whole model", "--weights"),
         ('{"a": 1}', "is not a model", "describes no Keras model"),
         ('{"class_name": "Functional", ', "is truncated or corrupt", "as JSON"),
         ("[1, 2]", "is not a model", "text file"),

@@ -35,6 +35,16 @@ def _depthwise(call: LayerCall) -> Operations:
     return product(call.outputs[0], count(_kernel(call, 4)[:2]))
 
 
+def _separable(call: LayerCall) -> Operations | None:
+    """A depthwise convolution, and one of single positions, before which the image has the size of the output."""
+    depthwise, pointwise = (shape for shape in call.weights if len(shape) == 4)
+    between = count(depthwise[2:])
+    if pointwise[:3] != (1, 1, between):
+        return None
+    positions = count(call.outputs[0][:-1])
+    return product((positions, between), count(depthwise[:2])) + product((positions, pointwise[3]), between)
+
+
 def _matmul(call: LayerCall) -> Operations:
     """Of two activations, or of one and a kernel."""
     flipped = bool(call.config.get("transpose_a") or call.config.get("adj_x"))
@@ -57,6 +67,7 @@ def _nothing(_: LayerCall) -> Operations:
 FREE = """
     Reshape ConcatV2 StridedSlice GatherV2 Identity Cast Shape Pack Fill PadV2
 """
+SEPARABLE = ["DepthwiseConv2dNative", "Conv2D"]
 PRODUCTS: dict[str, Formula] = {
     "Conv2D": _convolution,
     "DepthwiseConv2dNative": _depthwise,
@@ -75,23 +86,30 @@ SINGLE: dict[str, Formula] = {
 
 
 def _several(call: LayerCall) -> Operations | None:
-    first, *rest = call.class_name.split(JOIN)
+    operations = call.class_name.split(JOIN)
     # With more nodes than types, it is not known of which type there are several.
-    if len(call.outputs) != 1 or len(call.inputs) != 1 or call.config.get("nodes") != 1 + len(rest):
+    if len(call.outputs) != 1 or len(call.inputs) != 1 or call.config.get("nodes") != len(operations):
         return None
-    total = NOTHING
-    if first in PRODUCTS:
-        # Settings of a row with several operations are not those of the product; it may be transposed only alone.
-        total = PRODUCTS[first](call) or Operations(other=None)
-    elif call.inputs != call.outputs:
-        return None
-    else:
-        rest = [first, *rest]
-    flat = all(len(shape) <= 1 or (first in PRODUCTS and len(shape) in (2, 4)) for shape in call.weights)
+    products, rest = _leading_products(call, operations)
+    flat = all(len(shape) <= 1 or (products and len(shape) in (2, 4)) for shape in call.weights)
     flops = KEEPS_SHAPE | WITH_WEIGHTS if flat else KEEPS_SHAPE
-    if not all(operation in flops for operation in rest):
+    if products is None or not all(operation in flops for operation in rest):
         return None
-    return total + Operations(other=sum(flops[operation] for operation in rest) * call.output)
+    return products + Operations(other=sum(flops[operation] for operation in rest) * call.output)
+
+
+def _leading_products(call: LayerCall, operations: list[str]) -> tuple[Operations | None, list[str]]:
+    """What the first operations multiply, and the others. None where the shapes do not show it."""
+    first, *rest = operations
+    if [first, *rest[:1]] == SEPARABLE:
+        return _separable(call), rest[1:]
+    if first in PRODUCTS:
+        # The settings of a row of several say nothing of a transposed operand.
+        is_plain = len(call.inputs[0]) != 2 or sorted(_kernel(call, 2)) == sorted(
+            (call.inputs[0][1], call.outputs[0][1])
+        )
+        return PRODUCTS[first](call) if is_plain else None, rest
+    return NOTHING if call.inputs == call.outputs else None, operations
 
 
 def is_of_graph(class_name: str) -> bool:

@@ -147,7 +147,8 @@ class _Counter:
                 return None
             held = self.weights.get(layer.namespace, ())
             call = LayerCall(layer.class_name, config, at.inputs, at.outputs, dtypes, held)  # type: ignore[arg-type]
-            found = operations(call, self.level)
+            # Where there is an ONNX graph, one of its nodes may do the work of several rows.
+            found = operations(call, "layer" if self.node_sums else self.level)
             if found is None:
                 return None
             total += found
