@@ -166,7 +166,7 @@ def shape_text(shapes: Sequence[Shape | None]) -> str:
 
 
 def output_text(layers: Sequence[Layer]) -> str:
-    """What the copies of a layer deliver, `56×56×64 float32`, with the number of further outputs; empty without calls."""
+    """What the copies of a layer deliver, `56×56×64 float32` and the number of more; empty without calls."""
     outputs = layers[0].outputs
     if not outputs:
         return "? shape" if layers[0].calls else ""
