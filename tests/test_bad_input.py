@@ -408,6 +408,7 @@ def test_debug_shows_the_traceback(good: Path, place: Path, capsys: pytest.Captu
     assert "JSONDecodeError" in err
 
 
+@pytest.mark.slow
 def test_a_lambda_layer_runs_with_consent(good: Path, place: Path) -> None:
     for name in ("lambda.keras", "lambda.h5"):
         shutil.copy(good / name, place / name)

@@ -62,6 +62,7 @@ def compared(build: Callable[[], Any], tolerance: float = 1e-5) -> Converted:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_a_batch_norm_is_two_operations(settings: dict[str, Any]) -> None:
     ops = Counter(compared(norm_model(**settings)).ops)
     assert (ops["Mul"], ops["Add"], ops["Sub"], ops["Div"], ops["Sqrt"], ops["Reshape"]) == (1, 1, 0, 0, 0, 0)

@@ -212,11 +212,13 @@ def test_the_conceptual_graph_is_that_of_the_callback_of_keras(name: str, export
         ("nested_models", {("x", "pixels"), ("pixels", "pixels"), ("head", "input_layer"), ("dense", "re_lu")}),
     ],
 )
+@pytest.mark.slow
 def test_edges_go_through_nested_models(name: str, edges: set[tuple[str, str]], export: Callable[..., Path]) -> None:
     assert edges <= ends(conceptual_graph(events(export(name) / event_file.FILE)))
 
 
 @each_sample
+@pytest.mark.slow
 def test_the_op_graph_has_the_nodes_and_edges_of_the_onnx_file(name: str, export: Callable[..., Path]) -> None:
     folder = export(name)
     graph = onnx.load(folder / "model.onnx").graph
@@ -242,6 +244,7 @@ def test_shapes_and_facts_are_attributes_and_weights_are_left_out(export: Callab
     assert not any("kernel" in name for node in found.node for name in [node.name, *node.input])
 
 
+@pytest.mark.slow
 def test_without_onnx_the_op_graph_is_that_of_layers(export: Callable[..., Path]) -> None:
     found = events(export("residual", "tensorboard") / event_file.FILE)
     ops = {node.op for node in op_graph(found).node}

@@ -93,7 +93,7 @@ def check_layers(converted: Converted) -> None:
     assert sum(known) >= 0.95 * len(known)
 
 
-@pytest.mark.parametrize("name", sampled((name for name in MODELS if not name.startswith("folded")), every=6))
+@pytest.mark.parametrize("name", sampled((name for name in MODELS if not name.startswith("folded")), every=12))
 def test_conversion(name: str) -> None:
     checked(name)
 
@@ -135,6 +135,7 @@ def test_a_folded_kernel_keeps_the_name_of_the_kernel() -> None:
         ("siamese", 2, {"Sub": 1}),
     ],
 )
+@pytest.mark.slow
 def test_what_is_folded_and_what_is_not(name: str, convolutions: int, arithmetic: dict[str, int]) -> None:
     ops = Counter(checked(name).ops)
     assert ops["Conv"] == convolutions
@@ -191,6 +192,7 @@ def test_no_weight_is_read_before_the_file_is_written(name: str) -> None:
         ("sequential", ["x"], ["dense_1"]),
     ],
 )
+@pytest.mark.slow
 def test_names_of_inputs_and_outputs(name: str, inputs: list[str], outputs: list[str]) -> None:
     graph = convert(MODELS[name]).model.graph
     assert [value.name for value in graph.input] == inputs
@@ -201,6 +203,7 @@ def dims(value: onnx.ValueInfoProto) -> list[Any]:
     return [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
 
 
+@pytest.mark.slow
 def test_a_dynamic_batch_is_called_batch() -> None:
     graph = checked("residual").model.graph
     assert dims(graph.input[0]) == ["batch", 8, 9, 4]

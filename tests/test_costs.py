@@ -123,6 +123,7 @@ PUBLISHED = {"ResNet50": 3.8e9, "ResNet101": 7.6e9, "MobileNetV2": 300e6, "Effic
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.slow
 def test_published_numbers(name: str) -> None:
     costs = costs_of(lambda: getattr(keras.applications, name)(weights=None))
     assert costs.macs == pytest.approx(PUBLISHED[name], rel=0.016)
@@ -290,6 +291,7 @@ IN_EACH_TURN = 4
 @pytest.mark.parametrize(
     ("name", "turns"), [("gru", 8), ("gru, reset before", 8), ("simple", 8), ("convolutional lstm", 4)]
 )
+@pytest.mark.slow
 def test_a_recurrent_layer_takes_what_the_loop_takes(name: str, turns: int) -> None:
     graph, nodes = with_nodes(CONVERTED[name])
     loop = sum(node.cost.flops for node in nodes)

@@ -390,6 +390,7 @@ def test_config_is_json_whatever_the_layer_says(config: Callable[[], Any], text:
 
 @pytest.mark.usefixtures("_hollow")
 @pytest.mark.parametrize("name", ["ResNet50", "MobileNetV3Small", "NASNetMobile"])
+@pytest.mark.slow
 def test_applications_built_hollow(name: str) -> None:
     model = getattr(keras.applications, name)(weights=None)
     graph = described(model)
@@ -446,6 +447,7 @@ def function_calls(work: Callable[[], object]) -> int:
 
 
 @pytest.mark.usefixtures("_hollow")
+@pytest.mark.slow
 def test_work_is_linear_in_the_number_of_layers() -> None:
     small, large = (function_calls(lambda model=model: describe(model, "m")) for model in map(many_towers, (100, 800)))
     assert large < 8 * 1.2 * small

@@ -104,6 +104,7 @@ def fields(layer: LayerPair) -> dict[str, tuple[Any, Any]]:
 
 
 @pytest.mark.usefixtures("_unknown_sources")
+@pytest.mark.slow
 def test_equal_models_are_equal(plain: Path) -> None:
     found = compared(plain, plain)
     assert found.is_equal
@@ -128,6 +129,7 @@ def test_new_names_are_matched_by_structure(exports: Exports, plain: Path) -> No
     assert not found.is_equal
 
 
+@pytest.mark.slow
 def test_an_inserted_layer_is_the_only_one_added(exports: Exports, plain: Path) -> None:
     """All layers after it have another number."""
     found = compared(plain, exports("inserted", lambda: dense(16, 32, 16, 8)))

@@ -67,6 +67,7 @@ def test_recipes_for_queries_run(block: str, exported: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", commands(QUERYING), ids=" ".join)
+@pytest.mark.slow
 def test_commands_for_queries_run(arguments: list[str], exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(exported)
     assert cli.main(arguments) == 0

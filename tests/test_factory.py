@@ -211,6 +211,7 @@ FUNCTIONS = [
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.slow
 def test_a_factory_becomes_onnx_that_computes_the_same(place: Path, tmp_path: Path, function: str) -> None:
     folder = made(place, tmp_path, function, verify=True, seed=3)
     about = manifest(folder)
@@ -222,6 +223,7 @@ def test_a_factory_becomes_onnx_that_computes_the_same(place: Path, tmp_path: Pa
     assert str(place) not in (folder / "manifest.json").read_text()
 
 
+@pytest.mark.slow
 def test_what_the_function_loads_is_what_is_written(place: Path, tmp_path: Path) -> None:
     folder = made(place, tmp_path, "loading")
     found, expected = initializers(folder), weights_of_keras(place)
@@ -231,6 +233,7 @@ def test_what_the_function_loads_is_what_is_written(place: Path, tmp_path: Path)
     }
 
 
+@pytest.mark.slow
 def test_an_archive_that_the_function_loads_is_not_read_whole(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +244,7 @@ def test_an_archive_that_the_function_loads_is_not_read_whole(
     assert expected["out/kernel"].tobytes() in kernels
 
 
+@pytest.mark.slow
 def test_what_it_does_not_load_is_initial(place: Path, tmp_path: Path) -> None:
     about = manifest(made(place, tmp_path, "mixed", seed=3, formats=("parquet",)))
     assert about["weights"] == "from the factory; 2 of 6 are initial values (seed 3)"
@@ -254,6 +258,7 @@ def test_random_weights_load_nothing(place: Path, tmp_path: Path) -> None:
     assert initializers(folder)["hidden/kernel"][0, 0] != -1
 
 
+@pytest.mark.slow
 def test_variables_that_are_made_with_values(place: Path, tmp_path: Path) -> None:
     """By optimizers, which are left out, and by layers."""
     folder = made(place, tmp_path, "compiled")
@@ -261,6 +266,7 @@ def test_variables_that_are_made_with_values(place: Path, tmp_path: Path) -> Non
     assert any(array.tolist() == [0, 1, 2, 3, 4, 5] for array in initializers(folder).values())
 
 
+@pytest.mark.slow
 def test_weights_of_a_file(place: Path, tmp_path: Path) -> None:
     folder = made(place, tmp_path, "plain", weights=str(place / "plain.weights.h5"))
     expected = weights_of_keras(place)["hidden/kernel"]
@@ -268,6 +274,7 @@ def test_weights_of_a_file(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("function", ["subclassed", pytest.param("called", marks=SLOW)])
+@pytest.mark.slow
 def test_a_subclassed_model_gets_its_inputs(place: Path, tmp_path: Path, function: str) -> None:
     folder = made(place, tmp_path, function, verify=True, input_shapes=("?,6",), formats=("onnx", "parquet"))
     assert manifest(folder)["verification"]["status"] == "passed"
@@ -287,6 +294,7 @@ def test_several_inputs_by_the_names_of_the_call(place: Path, tmp_path: Path) ->
     ]
 
 
+@pytest.mark.slow
 def test_a_model_without_inputs_is_described(place: Path, tmp_path: Path) -> None:
     folder = made(place, tmp_path, "called", formats=("parquet",))
     assert [row["layer"] for row in pq.read_table(folder / "layers.parquet").to_pylist()] == ["dense", "dense_1"]
@@ -297,6 +305,7 @@ def test_a_model_without_inputs_is_described(place: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("source", ["package_code_of_mine.inner.nets:make", "package_code_of_mine/inner/nets.py:make"])
+@pytest.mark.slow
 def test_modules_in_packages(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     """By name from the current folder, and by the file, whose relative imports work."""
     monkeypatch.chdir(place)
@@ -304,6 +313,7 @@ def test_modules_in_packages(place: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert outcome.status == "done", outcome.error
 
 
+@pytest.mark.slow
 def test_a_file_does_not_take_the_place_of_a_library(place: Path, tmp_path: Path) -> None:
     import random
 
@@ -385,6 +395,7 @@ def test_what_goes_wrong(place: Path, tmp_path: Path, source: str, kind: type[Ex
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
+@pytest.mark.slow
 def test_inputs_that_do_not_fit(place: Path, tmp_path: Path) -> None:
     source = f"{place}/code_of_mine.py:pair"
     outcome = export_here(source, tmp_path, trust_code=True, input_shapes=("?,7",))
@@ -413,6 +424,7 @@ def custom(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["keras", *(pytest.param(suffix, marks=SLOW) for suffix in ("h5", "json"))])
+@pytest.mark.slow
 def test_custom_objects(custom: Path, suffix: str) -> None:
     source, code = custom / f"custom.{suffix}", custom / "custom_code_of_mine.py"
     weights = str(custom / "custom.weights.h5") if suffix == "json" else "auto"
@@ -454,6 +466,7 @@ SHOWN = re.findall(r"^export-model (.*--trust-code[^#\n]*)", PAGE, re.MULTILINE)
 
 
 @pytest.mark.parametrize("words", SHOWN)
+@pytest.mark.slow
 def test_the_commands_of_the_page_are_understood(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for folder in ("package", "my_package"):

@@ -73,6 +73,7 @@ NORMS = {
 
 
 @pytest.mark.parametrize("name", NORMS)
+@pytest.mark.slow
 def test_layer_norm(name: str) -> None:
     converted = checked(of(NORMS[name]), tolerance=1e-4)
     assert Counter(converted.ops)["LayerNormalization"] == 1
@@ -162,6 +163,7 @@ def erfc(x: Any) -> Any:
     return 1.0 - ops.erf(x)
 
 
+@pytest.mark.slow
 def test_gelu(tmp_path: Path) -> None:
     assert checked(of(gelu), opset=20).ops == ["Gelu"]
     assert checked(of(lambda x: 0.5 * x * erfc(-x * 0.5**0.5)), opset=20).ops == ["Gelu"]
@@ -201,6 +203,7 @@ def test_no_gelu(call: Callable[[Any], Any]) -> None:
         ("relu6", 18, ["Clip"]),
     ],
 )
+@pytest.mark.slow
 def test_activations(name: str, opset: int, expected: list[str]) -> None:
     assert checked(of(lambda x: layers.Activation(name)(x)), opset).ops == expected
 
@@ -242,6 +245,7 @@ def test_no_gemm_of_a_product_that_is_used_twice() -> None:
 
 
 @pytest.mark.parametrize("axes", [1, [[-1], [0]], [[2], [0]]])
+@pytest.mark.slow
 def test_tensordot_with_a_matrix(axes: Any) -> None:
     def call(x: Any) -> Any:
         return ops.tensordot(x, ops.reshape(ops.arange(12, dtype="float32"), (6, 2)), axes=axes)
@@ -250,6 +254,7 @@ def test_tensordot_with_a_matrix(axes: Any) -> None:
 
 
 @pytest.mark.parametrize("axes", [[[1], [0]], [[-1], [1]], 2, 0])
+@pytest.mark.slow
 def test_other_tensordots(axes: Any) -> None:
     sizes = {"[[1], [0]]": (7, 2), "[[-1], [1]]": (2, 6), "2": (7, 6), "0": (2, 3)}[str(axes)]
     checked(of(lambda x: ops.tensordot(x, ops.ones(sizes) * 0.5, axes=axes)))
@@ -271,6 +276,7 @@ def test_norms_that_do_not_go_into_dense_layers() -> None:
     assert Counter(checked(of(call, (7, 6))).ops)["Mul"] == 2
 
 
+@pytest.mark.slow
 def test_attention() -> None:
     """Three projections, two products, a softmax and the projection of the result, each with its bias beside it."""
     converted = checked(of(lambda x: layers.MultiHeadAttention(2, 3)(x, x)))
@@ -324,6 +330,7 @@ def test_padding_goes_into_convolutions() -> None:
     assert "Pad" not in checked(of(call, IMAGE)).ops
 
 
+@pytest.mark.slow
 def test_padding_goes_into_maxima_of_what_is_not_negative() -> None:
     def pooled(activation: str, amount: int) -> Build:
         def call(x: Any) -> Any:

@@ -87,6 +87,7 @@ SIGNATURES = [
 
 
 @pytest.mark.parametrize(("name", "signature"), SIGNATURES)
+@pytest.mark.slow
 def test_a_saved_model_in_onnx_computes_its_signature(
     made: Callable[[str], Path], tmp_path: Path, name: str, signature: str
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_saved_model_in_onnx_computes_its_signature(
         np.testing.assert_allclose(outputs[key], value.numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_are_those_that_tensorflow_loads(made: Callable[[str], Path], tmp_path: Path) -> None:
     opened = saved_model.open_source(job_for(made("of_keras"), tmp_path), "")
     theirs = {variable.name: variable.numpy() for variable in tf.saved_model.load(str(made("of_keras"))).variables}
@@ -107,6 +109,7 @@ def test_weights_are_those_that_tensorflow_loads(made: Callable[[str], Path], tm
         np.testing.assert_array_equal(opened.values[name.removesuffix(":0")].real(), value)
 
 
+@pytest.mark.slow
 def test_what_keras_3_exports_has_the_scopes_of_its_layers(made: Callable[[str], Path], tmp_path: Path) -> None:
     outcome = exported(made("of_keras"), tmp_path)
     layers = {row["layer"]: row for row in rows(outcome, "layers")}
@@ -154,6 +157,7 @@ def test_layers_that_keras_2_describes_are_rows(made: Callable[[str], Path], tmp
     assert layers["inner"]["connected_to"] == layers["head"]["connected_to"] == ["lstm"]
 
 
+@pytest.mark.slow
 def test_several_signatures_have_to_be_chosen_from_where_none_is_the_usual(tmp_path: Path) -> None:
     net = tensorflow_models.Net()
     signatures = {
@@ -180,6 +184,7 @@ class Counter(tf.Module):
         return {"y": x + self.count}
 
 
+@pytest.mark.slow
 def test_what_computes_with_a_variable_that_it_changes_has_no_onnx(tmp_path: Path) -> None:
     counter = Counter()
     signature = tensorflow_models.signature(counter.run, "x", [None, 3], tf.float32)
@@ -232,6 +237,7 @@ def run_tensorflow(graph: Any, inputs: dict[str, np.ndarray], outputs: list[str]
 
 
 @pytest.mark.parametrize("source", ["frozen.pb", "m.ckpt.meta"])
+@pytest.mark.slow
 def test_a_graph_of_tensorflow_1_in_onnx_computes_the_same(
     made: Callable[[str], Path], tmp_path: Path, source: str
 ) -> None:
@@ -246,6 +252,7 @@ def test_a_graph_of_tensorflow_1_in_onnx_computes_the_same(
     assert sum(np.prod(row["shape"], dtype=int) for row in found.values()) == 4 * 3 + 3 + 20_000 * 3
 
 
+@pytest.mark.slow
 def test_a_graph_can_be_cut_at_its_inputs_and_outputs(made: Callable[[str], Path], tmp_path: Path) -> None:
     ends: dict[str, Any] = {"inputs": ("add:0",), "outputs": ("hidden",)}
     outcome = exported(made("tf1_checkpoint") / "frozen.pb", tmp_path, **ends)
@@ -261,6 +268,7 @@ def test_an_end_that_is_not_there_is_named(made: Callable[[str], Path], tmp_path
     assert caught.value.hint == "--outputs y:0"
 
 
+@pytest.mark.slow
 def test_outputs_of_a_training_graph_are_candidates(made: Callable[[str], Path], tmp_path: Path) -> None:
     folder = made("training_checkpoint")
     refused = export_here(folder, tmp_path)
@@ -315,6 +323,7 @@ def constants(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_large_constants_stay_in_the_file(tmp_path: Path) -> None:
     path = constants(tmp_path / "constants.pb")
     theirs = {n.name: tf.make_ndarray(n.attr["value"].tensor) for n in v1.GraphDef.FromString(path.read_bytes()).node}
@@ -327,6 +336,7 @@ def test_large_constants_stay_in_the_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.concatenate(list(value.pieces(100))).reshape(value.shape), theirs[node.name])
 
 
+@pytest.mark.slow
 def test_a_constant_that_is_one_number_is_not_filled(tmp_path: Path) -> None:
     """A tebibyte, in forty bytes."""
     graph = v1.GraphDef()
@@ -345,6 +355,7 @@ def test_a_constant_that_is_one_number_is_not_filled(tmp_path: Path) -> None:
     assert opened.values["ones"].outline.shape == (2**19, 2**19)
 
 
+@pytest.mark.slow
 def test_an_operation_that_nobody_knows_is_described_and_named(tmp_path: Path) -> None:
     graph = v1.GraphDef()
     graph.node.add(name="x", op="Placeholder").attr["dtype"].type = tf.float32.as_datatype_enum
@@ -371,6 +382,7 @@ def test_an_operation_that_nobody_knows_is_described_and_named(tmp_path: Path) -
         (["StatefulPartitionedCall_1/StatefulPartitionedCall"], {}, ["Op"]),
     ],
 )
+@pytest.mark.slow
 def test_scopes_are_named_as_before_they_were_traced(
     names: list[str], weights: dict[str, str], found: list[str]
 ) -> None:
@@ -478,6 +490,7 @@ def failure(source: Path, output: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("spoil", "kind"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS])
+@pytest.mark.slow
 def test_a_fault_is_an_error_and_leaves_nothing(
     made: Callable[[str], Path], tmp_path: Path, spoil: Spoil, kind: type[ExportError]
 ) -> None:
@@ -538,6 +551,7 @@ def test_an_export_is_verified_in_tensorflow(made: Callable[[str], Path], tmp_pa
         assert (outcome.verification.status, outcome.verification.reason) == ("passed", ""), source
 
 
+@pytest.mark.slow
 def test_a_large_frozen_graph_is_run_with_its_constants_as_inputs(
     made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def points(folder: Path) -> tuple[float, float]:
     return float(root.get("width", 0)), float(root.get("height", 0))
 
 
+@pytest.mark.slow
 def test_the_png_has_two_pixels_for_each_point(folder: Path) -> None:
     width, height = points(folder)
     with Image.open(folder / "model.png") as image:
@@ -84,6 +85,7 @@ def test_the_fonts_are_in_the_pdf(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf"])
+@pytest.mark.slow
 def test_the_same_picture_gives_the_same_bytes(kind: str, folder: Path, tmp_path: Path) -> None:
     rendered.write_rendered(kind, material(GRAPHS["residual"], kind), tmp_path)
     assert (tmp_path / f"model.{kind}").read_bytes() == (folder / f"model.{kind}").read_bytes()

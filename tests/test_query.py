@@ -564,6 +564,7 @@ def direct(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple
 
 
 @pytest.mark.usefixtures("few_files")
+@pytest.mark.slow
 def test_the_copy_gives_the_same_answers(copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = direct(copy, monkeypatch)
     assert not cache.exists()

@@ -170,6 +170,7 @@ def test_an_unpacked_archive_keeps_its_vocabulary(tmp_path: Path) -> None:
     assert outcome.error is None, outcome.error
 
 
+@pytest.mark.slow
 def test_the_architecture_of_keras_2(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps(KERAS_2_JSON))

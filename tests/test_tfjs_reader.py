@@ -98,6 +98,7 @@ def test_quantised_weights_are_expanded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values["net/head/kernel"].real(), half)
 
 
+@pytest.mark.slow
 def test_a_graph_computes_what_tensorflow_computes(image: Path, tmp_path: Path) -> None:
     x = normal(2, 6, 6, 3, seed=5)
     expected = web_files.run(graph_of(web_files.image), {"x:0": x}, "net/head/MatMul:0")
@@ -116,6 +117,7 @@ NATIVE = {
 
 
 @pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.slow
 def test_joined_operations_compute_what_tensorflow_computes(name: str, tmp_path: Path) -> None:
     graph_def = tf.compat.v1.GraphDef()
     graph_def.CopyFrom(NATIVE[name])
@@ -126,6 +128,7 @@ def test_joined_operations_compute_what_tensorflow_computes(name: str, tmp_path:
     np.testing.assert_allclose(computed(path, tmp_path / "out", x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_tensorflow_has_not_is_taken_apart(tmp_path: Path) -> None:
     """A depthwise convolution with a bias and a parametric ReLU, which TensorFlow.js alone joins."""
     kernel, bias, alpha = normal(3, 3, 3, 1), normal(3), normal(3, seed=3)

@@ -163,6 +163,7 @@ def test_repeated_blocks_share_a_function_and_nest() -> None:
     assert view.ByteSize() < 60_000
 
 
+@pytest.mark.slow
 def test_a_tensor_of_many_places_is_a_stub_with_its_name() -> None:
     boxes = pages(view_model(transformer(400)))
     (stub,) = [node for nodes in boxes.values() for node in nodes if node.op_type.startswith("↩")]
