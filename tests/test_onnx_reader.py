@@ -212,7 +212,7 @@ def test_it_is_found_by_its_content(net: Path, tmp_path: Path) -> None:
     other = net.rename(tmp_path / "weights.bin")
     assert detect(str(other)).kind == ONNX_FILE
     (tmp_path / "no.onnx").write_bytes(b"\x08\xff\x01" * 200_000)
-    with pytest.raises(SourceError, match="neither a Keras archive nor"):
+    with pytest.raises(SourceError, match="has the name of an ONNX file"):
         detect(str(tmp_path / "no.onnx"))
 
 

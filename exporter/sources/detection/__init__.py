@@ -29,15 +29,18 @@ from exporter.sources.detection.kinds import (
     APPLICATION,
     CHECKPOINT,
     FACTORY,
+    GRAPH_DEF,
     KERAS_FOLDER,
     KERAS_WEIGHTS,
     KINDS,
     META_GRAPH,
+    ONNX_FILE,
     SAFETENSORS,
     SAVE_HINT,
     SAVED_MODEL,
     TFJS_GRAPH,
     TFJS_LAYERS,
+    TFLITE_FILE,
     Seen,
 )
 from exporter.sources.safetensors_index import index_files
@@ -77,6 +80,8 @@ PATH_SUFFIXES: tuple[str, ...] = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt", ".m
 PATH_SUFFIXES += (".tflite", ".safetensors", ".zip", ".json", ".pt", ".pth")
 # Most of these are called model.json.
 NAMED_BY_FOLDER = (TFJS_LAYERS, TFJS_GRAPH)
+# What a file without a signature claims to be.
+NAMED_BY_SUFFIX = {".onnx": ONNX_FILE, ".pb": GRAPH_DEF, ".tflite": TFLITE_FILE, ".safetensors": SAFETENSORS}
 HEAD_BYTES = 4096
 # 60 characters of at most 4 bytes in UTF-8 stay below the 255 bytes that a file system allows, with room for a suffix.
 NAME_CHARACTERS = 60
@@ -218,13 +223,16 @@ def _not_a_model(path: Path, head: bytes) -> ExportError:
         return SourceError("is not a model", where=str(path), why=why, hint=hint)
     if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         raise keras_files.pickled(path, "a pickle")
+    hint = SAVE_HINT
     if not head:
         why = "the file is empty"
     elif _is_text(head):
         why = "it is a text file"
+    elif named := NAMED_BY_SUFFIX.get(path.suffix.lower()):
+        why, hint = f"it has the name of {KINDS[named]}, and is none, or not whole", "copy or download it again"
     else:
-        why = "neither a Keras archive nor an HDF5 or ONNX file"
-    return SourceError("is not a model", where=str(path), why=why, hint=SAVE_HINT)
+        why = "it is of no kind that is known (docs/sources.md has them)"
+    return SourceError("is not a model", where=str(path), why=why, hint=hint)
 
 
 def _is_text(head: bytes) -> bool:
