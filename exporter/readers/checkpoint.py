@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 
 from exporter.readers.described import DescribedModel
-from exporter.records import Job, ModelGraph, Weight
+from exporter.readers.weight_tree import Tensor, described
+from exporter.records import Job
 from exporter.sources.detection.tensorflow_files import checkpoint_prefix
-from exporter.sources.scope_rows import KnownLayer, ScopeRows
-from exporter.sources.tensor_bundle import OBJECT_GRAPH, Entry, TensorBundle, read_bundle
+from exporter.sources.tensor_bundle import OBJECT_GRAPH, TensorBundle, read_bundle
 from exporter.sources.tensorflow_types import numpy_dtype, type_name
 from exporter.unique_names import Names
 
@@ -20,7 +18,6 @@ VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 SLOT, SLOT_NAMES = ".OPTIMIZER_SLOT", re.compile(r"/(Adam(_\d+)?|Momentum|RMSProp(_\d+)?|Adagrad|Ftrl(_\d+)?)$")
 # Of objects that train and count, and are no part of a model.
 BOOKKEEPING = ("optimizer", "save_counter", "global_step", "_optimizer")
-GROUP = "Group"
 
 
 def read(job: Job, spool_path: str) -> DescribedModel:
@@ -31,9 +28,8 @@ def read(job: Job, spool_path: str) -> DescribedModel:
     keys = [key for key in bundle.entries if key != OBJECT_GRAPH]
     numbers = [key for key in keys if numpy_dtype(bundle.entries[key].dtype) is not None]
     names = dict(zip(numbers, map(Names().unique, map(tensor_name, numbers)), strict=True))
-    graph = describe(job.name, bundle, names)
-    values = {name: bundle.value(key).named(name) for key, name in names.items()} if job.stats else {}
-    return DescribedModel(graph=graph, weights="from the checkpoint", values=values, notes=_notes(bundle, keys, names))
+    tensors = (_tensor(name, bundle, key) for key, name in names.items())
+    return described(job.name, tensors, "from the checkpoint", _notes(bundle, keys, names))
 
 
 def tensor_name(key: str) -> str:
@@ -41,28 +37,10 @@ def tensor_name(key: str) -> str:
     return "/".join(part for part in key.removesuffix(VALUE).split("/") if part) or key
 
 
-def describe(name: str, bundle: TensorBundle, names: dict[str, str]) -> ModelGraph:
-    """A row for everything on the way to a tensor; the last part of a tensor's name is its own."""
-    weights = [_weight(bundle.entries[key], own) for key, own in names.items()]
-    groups = {outer for weight in weights for outer in _outer(weight.layer)}
-    known = {group: KnownLayer(GROUP, json.dumps({}), trainable=False) for group in groups}
-    rows = ScopeRows(lambda tensor: (None, None), known)
-    for weight in weights:
-        rows.hold(weight)
-    layers = tuple(rows.rows(()))
-    return ModelGraph(name=name, inputs=(), outputs=(), layers=layers, edges=(), weights=tuple(weights), level="tensor")
-
-
-def _outer(layer: str) -> list[str]:
-    parts = layer.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)] if layer else [""]
-
-
-def _weight(entry: Entry, name: str) -> Weight:
-    dtype = numpy_dtype(entry.dtype)
-    assert dtype is not None
-    nbytes = math.prod(entry.shape) * dtype.itemsize
-    return Weight(name, name.rpartition("/")[0], entry.shape, dtype.name, nbytes, trainable=False)
+def _tensor(name: str, bundle: TensorBundle, key: str) -> Tensor:
+    """The last part of the name is the tensor's own; a row is made for everything on the way to it."""
+    value = bundle.value(key)
+    return Tensor(name, tuple((part, part) for part in name.split("/")[:-1]), value, value.nbytes)
 
 
 def _notes(bundle: TensorBundle, keys: list[str], names: dict[str, str]) -> tuple[str, ...]:
