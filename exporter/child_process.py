@@ -36,19 +36,41 @@ DEFAULT_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"
 LISTING_SECONDS = 0.25
 
 
+class Child(Protocol):
+    """A worker that was started. Its process stays, if only as a zombie, until it is reaped."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def reap(self) -> tuple[int, int]:
+        """Wait for its end: exit status, negative for a signal, and the highest resident set in bytes."""
+
+
 class Spawn(Protocol):
     """Starts a worker as the leader of a new session, so that its whole group can be killed."""
 
-    def __call__(
-        self, job_path: Path, result_path: Path, events_descriptor: int, log: BinaryIO
-    ) -> subprocess.Popen[bytes]: ...
+    def __call__(self, job_path: Path, result_path: Path, events_descriptor: int, log: BinaryIO) -> Child: ...
+
+
+class SpawnedChild:
+    """A child of this very process."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def reap(self) -> tuple[int, int]:
+        """Linux counts the parent's own memory at the start into `ru_maxrss`; a worker is always above that."""
+        _, status, usage = os.wait4(self.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        return self._process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def spawn_worker(
     job_path: Path, result_path: Path, events_descriptor: int, log: BinaryIO, command: Sequence[str] = WORKER
-) -> subprocess.Popen[bytes]:
+) -> Child:
     """The real runner; whatever the child and its libraries print goes to `log`. Raises OSError."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*command, str(job_path), str(result_path), str(events_descriptor)],
         stdin=subprocess.DEVNULL,
         stdout=log,
@@ -57,6 +79,7 @@ def spawn_worker(
         start_new_session=True,
         env=child_environment(),
     )
+    return SpawnedChild(process)
 
 
 def child_environment() -> dict[str, str]:

@@ -11,12 +11,9 @@ from typing import Any
 import click
 
 from exporter import __version__, console
-from exporter.commands.reading_options import reading_options
+from exporter.commands.export_options import export_options
 from exporter.errors import ExportError, InternalError, UsageError
-from exporter.formats import FORMATS
-from exporter.formats.pictures import COLOURINGS, DIRECTIONS, THEME_NAMES
-from exporter.options import DEFAULT_FORMATS, DTYPES, EXTERNAL_DATA_CHOICES, SUPPORTED_OPSETS
-from exporter.records import Job, PictureOptions
+from exporter.options import DEFAULT_FORMATS
 from exporter.session import Run, Session, StoppedError, run_in_child, serve
 
 EPILOG = """
@@ -31,6 +28,7 @@ Examples:
 \b
 Commands:
   export SOURCE...  what happens without a command: export models
+  batch SOURCE...   export many models, several at a time
   view TARGET...    show exports or model files in Netron
   query SQL         ask the tables of all exports; query --example lists questions
   inspect TARGET    show the layers of a model, or statistics of its weights
@@ -56,6 +54,7 @@ Exit status, that of the first SOURCE that failed:
 
 # Commands whose modules are imported when they are used; each module has one called `command`.
 COMMANDS = {
+    "batch": "exporter.commands.batch",
     "check": "exporter.commands.check",
     "diff": "exporter.commands.diff",
     "inspect": "exporter.commands.inspect",
@@ -87,13 +86,6 @@ class ShortUsage(click.Command):
         formatter.write_usage("export-model", "view TARGET... [OPTIONS]", prefix="       ")
 
 
-def split_formats(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> tuple[str, ...] | None:
-    """`--to onnx,dot --to svg` → (`onnx`, `dot`, `svg`); None without `--to`."""
-    if not texts:
-        return None
-    return tuple(name.strip().lower() for text in texts for name in text.split(",") if name.strip())
-
-
 @click.group(cls=DefaultToExport, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def app() -> None:
     """Convert TensorFlow and Keras models into files that can be inspected without TensorFlow."""
@@ -101,102 +93,9 @@ def app() -> None:
 
 @app.command(cls=ShortUsage, epilog=EPILOG)
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
-@click.option(
-    "--to",
-    "formats",
-    metavar="FORMATS",
-    multiple=True,
-    callback=split_formats,
-    help=f"What to write, separated by commas: {', '.join(FORMATS)}.  [default: onnx,parquet]",
-)
-@click.option(
-    "-o",
-    "--output",
-    metavar="FOLDER",
-    default="outputs",
-    show_default=True,
-    help="Each model gets a folder of its own inside this one.",
-)
-@reading_options
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="For random weights and for the verification's input."
-)
-@click.option(
-    "--opset",
-    type=int,
-    default=Job.opset,
-    show_default=True,
-    help=f"ONNX opset, {SUPPORTED_OPSETS[0]} to {SUPPORTED_OPSETS[-1]}.",
-)
-@click.option(
-    "--dtype",
-    metavar="|".join(DTYPES),
-    default=Job.dtype,
-    show_default=True,
-    help="Of floating weights and of the arithmetic; keep leaves them as they are in the source.",
-)
-@click.option("--batch-size", type=int, metavar="N", help="Fix the batch size.  [default: dynamic]")
-@click.option(
-    "--verify/--no-verify",
-    default=True,
-    show_default=True,
-    help="Run the source and the ONNX file on the same input and compare.",
-)
-@click.option("--atol", type=float, default=Job.atol, show_default=True, help="Allowed absolute difference.")
-@click.option(
-    "--rtol",
-    type=float,
-    default=Job.rtol,
-    show_default=True,
-    help="Allowed difference, relative to the output's magnitude.",
-)
+@export_options
 @click.option(
     "--max-memory", metavar="SIZE", help="Stop a model that goes above it, such as 4GiB.  [default: no limit]"
-)
-@click.option(
-    "--external-data",
-    metavar="|".join(EXTERNAL_DATA_CHOICES),
-    default=Job.external_data,
-    show_default=True,
-    help="Weights in files beside model.onnx; auto: where there are more than 32 MiB of them.",
-)
-@click.option("--shard-size", metavar="SIZE", help="Split the data file, such as 2GB.  [default: one file]")
-@click.option(
-    "--layout-seconds",
-    type=float,
-    default=Job.layout_seconds,
-    show_default=True,
-    help="Time limit of a picture's layout; a simpler picture takes its place.",
-)
-@click.option("--stats", is_flag=True, help="Also take statistics of every weight, for the formats that show them.")
-@click.option("--depth", type=int, metavar="N", help="In pictures: draw the inside of blocks N levels deep.")
-@click.option(
-    "--expand",
-    metavar="NAME|all",
-    multiple=True,
-    help="In pictures: draw the inside of this block too, or every layer. Repeatable; NAME may hold * and ?.",
-)
-@click.option("--max-nodes", type=int, metavar="N", help="In pictures: at most N boxes.  [default: what fits a page]")
-@click.option(
-    "--direction",
-    metavar="|".join(DIRECTIONS),
-    default=PictureOptions.direction,
-    show_default=True,
-    help="Where pictures flow.",
-)
-@click.option(
-    "--theme",
-    metavar="|".join(THEME_NAMES),
-    default=PictureOptions.theme,
-    show_default=True,
-    help="Colours of pictures; print needs no colour printer.",
-)
-@click.option(
-    "--color-by",
-    metavar="|".join(COLOURINGS),
-    default=PictureOptions.color_by,
-    show_default=True,
-    help="What the fill of a layer says in pictures.",
 )
 @click.option("--force", is_flag=True, help="Export again what is up to date.")
 @click.option("--view", "viewing", is_flag=True, help="Then show the first finished model in Netron.")

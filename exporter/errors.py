@@ -67,10 +67,18 @@ class OutputError(ExportError):
     status = 7
 
 
+class InUseError(OutputError):
+    """Another export is at work in the same folder; it will end some time."""
+
+
 class ResourceError(ExportError):
     """A process went above its memory limit, was killed, or took too long."""
 
     status = 8
+
+
+class TransientError(ResourceError):
+    """What stopped the job came from outside of it, and may not come a second time."""
 
 
 class InternalError(ExportError):
@@ -88,7 +96,9 @@ ERRORS: dict[str, type[ExportError]] = {
         TrustError,
         UnsupportedError,
         OutputError,
+        InUseError,
         ResourceError,
+        TransientError,
         InternalError,
     )
 }

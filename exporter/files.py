@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from exporter.errors import OutputError
+from exporter.errors import InUseError, OutputError
 from exporter.records import WrittenFile
 
 MANIFEST = "manifest.json"
@@ -110,12 +110,7 @@ class Export:
         try:
             self._descriptor = _locked(self.folder)
         except BlockingIOError as error:
-            raise OutputError(
-                "is in use",
-                where=str(self.folder),
-                why="another export is writing there",
-                hint="wait for it, or choose another folder with --output",
-            ) from error
+            raise _in_use(self.folder) from error
         except OSError as error:
             raise output_error(error, self.folder) from error
         try:
@@ -169,6 +164,23 @@ class Export:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with suppress(FileNotFoundError):
             os.replace(path, self.staging / f"old-{name}")
+
+
+def require_free(folder: Path) -> None:
+    """Raises InUseError when an export is at work in the folder; one that is not there is free."""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _in_use(folder) from error
+        finally:
+            os.close(descriptor)
+
+
+def _in_use(folder: Path) -> InUseError:
+    why, hint = "another export is writing there", "wait for it, or choose another folder with --output"
+    return InUseError("is in use", where=str(folder), why=why, hint=hint)
 
 
 def _locked(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import re
 import resource
 import sys
@@ -59,6 +60,16 @@ def available_bytes() -> int:
     if limit.exists() and used.exists() and limit.read_text().strip() != "max":
         return min(machine, int(limit.read_text()) - int(used.read_text()))
     return machine
+
+
+def processors() -> int:
+    """Those that this process may use: `taskset` and a cgroup's quota count."""
+    import psutil
+
+    affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    words = quota.read_text().split() if quota.exists() else ["max"]
+    return affine if words[0] == "max" else max(1, min(affine, round(int(words[0]) / int(words[1]))))
 
 
 def rss_bytes() -> int:

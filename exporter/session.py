@@ -19,15 +19,15 @@ class StoppedError(ExportError):
 
 
 class Run(Protocol):
-    """Turns a job into its outcome; `exporter.batch.run` is the real one."""
+    """Turns a job into its outcome; `exporter.supervisor.run` is the real one."""
 
     def __call__(self, job: Job, *, watch: Callable[[wire.Event], None]) -> Outcome: ...
 
 
-def run_in_child(job: Job, *, watch: Callable[[wire.Event], None]) -> Outcome:
-    from exporter import batch
+def run_in_child(job: Job, *, watch: Callable[[wire.Event], None], **limits: Any) -> Outcome:
+    from exporter import supervisor
 
-    return batch.run(job, watch=watch)
+    return supervisor.run(job, watch=watch, **limits)
 
 
 def export_aside(run: Run, display: console.Display, options: plan.ExportOptions, source: str, place: Path) -> Path:

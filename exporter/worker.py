@@ -1,6 +1,6 @@
 """One job, in this process: open the source, write each artifact, verify, the receipt last.
 
-Run as `python -m exporter.worker JOB_PATH RESULT_PATH EVENTS_FD`; `exporter.batch` is at the other end.
+Run as `python -m exporter.worker JOB_PATH RESULT_PATH EVENTS_FD`; `exporter.supervisor` is at the other end.
 """
 
 from __future__ import annotations

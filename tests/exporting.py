@@ -45,7 +45,7 @@ def export_here(source: str | Path, output: Path, **options: Any) -> Outcome:
 def run_here(job: Job, *, watch: Callable[[wire.Event], None] = lambda event: None) -> Outcome:
     """What the worker does, in this process, with the children of its verification too.
 
-    It can take the place of `exporter.batch.run` in `cli.main`.
+    It can take the place of `exporter.supervisor.run` in `cli.main`.
     """
     keras.utils.clear_session()
     # tf2onnx numbers what it makes through the life of a process; a worker's process starts at the beginning.

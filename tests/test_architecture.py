@@ -20,10 +20,10 @@ import exporter
 # is in a folder belongs to the folder's room). Rooms on one floor do not know each other.
 FLOORS: list[dict[str, list[str]]] = [
     {"notebook": ["notebook"]},
-    {"cli": ["__main__", "cli", "commands", "console", "session", "summary"]},
+    {"cli": ["__main__", "cli", "commands", "console", "session", "batch_session", "summary"]},
     {
         "plan": ["plan", "options"],
-        "batch": ["batch", "child_process"],
+        "batch": ["batch", "supervisor", "child_process", "fork_*"],
         "query": ["query"],
         "diff": ["diff"],
         "view": ["view"],

@@ -329,10 +329,10 @@ def test_help_is_fast() -> None:
 # A whole parent, up to the process border and back, with a worker that needs no framework.
 PARENT = """
 import functools, sys
-from exporter import batch, cli
+from exporter import cli, supervisor
 from exporter.child_process import spawn_worker
 spawn = functools.partial(spawn_worker, command=[sys.executable, "worker.py"])
-status = cli.main(sys.argv[1:], functools.partial(batch.run, spawn=spawn))
+status = cli.main(sys.argv[1:], functools.partial(supervisor.run, spawn=spawn))
 """
 WORKER = """
 import os, sys, time

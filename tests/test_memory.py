@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from exporting import manifest
 
-from exporter import batch, memory, plan
+from exporter import memory, plan, supervisor
 from exporter.child_process import child_environment
 from exporter.records import Job, Outcome
 
@@ -67,7 +67,7 @@ def exported(source: str, output: Path, **options: object) -> tuple[Job, Outcome
     settings = {"formats": ("onnx", "parquet"), "output": str(output), "weights": "random", "verify": False}
     (job,) = plan.plan([source], plan.ExportOptions(**settings | options))  # type: ignore[arg-type]
     assert isinstance(job, Job), job
-    outcome = batch.run(job, watch=lambda event: None)
+    outcome = supervisor.run(job, watch=lambda event: None)
     assert outcome.error is None, outcome.error
     return job, outcome
 
@@ -171,7 +171,7 @@ def test_max_memory_ends_what_goes_above_it(large_archive: Path, tmp_path: Path)
         [str(large_archive)], plan.ExportOptions(output=str(tmp_path), max_memory="300MB", formats=("onnx",))
     )
     assert isinstance(job, Job)
-    outcome = batch.run(job, watch=lambda event: None)
+    outcome = supervisor.run(job, watch=lambda event: None)
     assert outcome.error is not None
     assert "went above --max-memory 300 MB" in outcome.error["what"]
     assert not Path(job.output_path).exists()

@@ -323,10 +323,10 @@ BROKEN_WORKER = """
 """
 DRIVER = """
     import functools, sys
-    from exporter import batch, cli
+    from exporter import cli, supervisor
     from exporter.child_process import spawn_worker
     spawn = functools.partial(spawn_worker, command=[sys.executable, "broken_worker.py"])
-    raise SystemExit(cli.main(sys.argv[1:], functools.partial(batch.run, spawn=spawn)))
+    raise SystemExit(cli.main(sys.argv[1:], functools.partial(supervisor.run, spawn=spawn)))
 """
 
 

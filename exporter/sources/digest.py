@@ -45,6 +45,11 @@ def nbytes_to_read(job: Job) -> int:
     return sum(_status(path).st_size for path in _paths(job) if not zipfile.is_zipfile(path))
 
 
+def nbytes(job: Job) -> int:
+    """The size of all that the job reads; 0 for a model that is made. Raises SourceError."""
+    return sum(_status(path).st_size for path in _paths(job)) if job.kind != FACTORY else 0
+
+
 def digest_of(data: Any) -> str:
     """The SHA-256 of JSON data."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import threading
@@ -17,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from exporter import batch, files, wire
-from exporter.child_process import Spawn, child_environment, spawn_worker
+from exporter import files, supervisor, wire
+from exporter.child_process import Child, Spawn, child_environment, spawn_worker
 from exporter.records import Job, Outcome, Stage
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -70,7 +69,7 @@ class Events(list[wire.Event]):
 
 def run(job: Job, spawn: Spawn) -> tuple[Outcome, Events]:
     events = Events()
-    outcome = batch.run(job, watch=events.append, spawn=spawn)
+    outcome = supervisor.run(job, watch=events.append, spawn=spawn)
     assert not list(Path(job.output_path).glob(".staging-*")), "half-made files were left behind"
     return outcome, events
 
@@ -146,9 +145,9 @@ def test_an_end_without_a_result_is_a_defect(job: Job, worker: Callable[[str], S
 @pytest.mark.parametrize(
     ("name", "kind", "fragment"),
     [
-        ("SIGKILL", "ResourceError", "was killed by SIGKILL: probably out of memory; its peak was"),
+        ("SIGKILL", "TransientError", "was killed by SIGKILL: probably out of memory; its peak was"),
         ("SIGSEGV", "InternalError", "was ended by SIGSEGV during stage weights"),
-        ("SIGTERM", "ResourceError", "was stopped: by SIGTERM from outside, during stage weights"),
+        ("SIGTERM", "TransientError", "was stopped: by SIGTERM from outside, during stage weights"),
     ],
 )
 def test_death_by_signal_is_a_sentence(
@@ -214,7 +213,7 @@ def test_chatter_goes_to_the_log_and_only_its_end_is_kept(
     (log,) = events.of(wire.LogEvent)
     assert isinstance(log, wire.LogEvent)
     assert log.tail.endswith("noise\nthe end\n")
-    assert len(log.tail) <= batch.LOG_TAIL_BYTES
+    assert len(log.tail) <= supervisor.LOG_TAIL_BYTES
 
 
 def test_above_max_memory_the_whole_tree_is_killed(job: Job, worker: Callable[[str], Spawn], tmp_path: Path) -> None:
@@ -270,7 +269,7 @@ def test_ctrl_c_kills_the_worker_and_goes_on(job: Job, worker: Callable[[str], S
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        batch.run(job, watch=interrupt_when_it_hangs, spawn=spawn)
+        supervisor.run(job, watch=interrupt_when_it_hangs, spawn=spawn)
     assert not still_runs(int((tmp_path / "pid").read_text()))
     assert not Path(job.output_path).exists()
 
@@ -283,7 +282,7 @@ def test_a_signal_to_the_parent_interrupts_and_handlers_are_put_back(
     timer = threading.Timer(0.4, os.kill, (os.getpid(), number))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        batch.run(job, watch=lambda event: None, spawn=worker("time.sleep(60)"))
+        supervisor.run(job, watch=lambda event: None, spawn=worker("time.sleep(60)"))
     timer.join()
     assert signal.getsignal(number) == before
     assert not Path(job.output_path).exists()
@@ -292,7 +291,7 @@ def test_a_signal_to_the_parent_interrupts_and_handlers_are_put_back(
 def test_a_folder_in_use_by_another_export_is_left_alone(job: Job, worker: Callable[[str], Spawn]) -> None:
     spawn = worker("(folder / '.staging-abc').rmdir(); os.kill(os.getpid(), signal.SIGKILL)")
     with files.Export(Path(job.output_path)) as export:
-        batch.run(job, watch=lambda event: None, spawn=spawn)
+        supervisor.run(job, watch=lambda event: None, spawn=spawn)
         assert export.staging.is_dir()
 
 
@@ -305,16 +304,16 @@ def test_it_runs_outside_the_main_thread(job: Job, worker: Callable[[str], Spawn
 
 
 def test_a_worker_that_cannot_start_is_an_outcome(job: Job) -> None:
-    def refuse(*arguments: Any, **named: Any) -> subprocess.Popen[bytes]:
+    def refuse(*arguments: Any, **named: Any) -> Child:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    outcome = batch.run(job, watch=lambda event: None, spawn=refuse)
+    outcome = supervisor.run(job, watch=lambda event: None, spawn=refuse)
     assert "cannot start a worker" in error_text(outcome)
 
 
 def test_no_place_for_temporary_files_is_an_outcome(job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
-    outcome = batch.run(job, watch=lambda event: None)
+    outcome = supervisor.run(job, watch=lambda event: None)
     assert "temporary files" in error_text(outcome)
 
 

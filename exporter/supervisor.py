@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,8 +20,8 @@ from types import FrameType
 from typing import BinaryIO
 
 from exporter import files, wire
-from exporter.child_process import ProcessTree, Spawn, spawn_worker
-from exporter.errors import ExportError, InternalError, ResourceError
+from exporter.child_process import Child, ProcessTree, Spawn, spawn_worker
+from exporter.errors import ExportError, InternalError, ResourceError, TransientError
 from exporter.memory import format_bytes
 from exporter.records import Job, Outcome, Stage
 
@@ -41,13 +39,21 @@ STOPPED_FROM_OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIG
 Watch = Callable[[wire.Event], None]
 
 
-def run(job: Job, *, watch: Watch, spawn: Spawn = spawn_worker) -> Outcome:
+def run(
+    job: Job,
+    *,
+    watch: Watch,
+    spawn: Spawn = spawn_worker,
+    stop: threading.Event | None = None,
+    timeout_seconds: float | None = None,
+) -> Outcome:
     """Run one job to its end; whatever befalls the worker becomes an outcome.
 
+    The worker is killed, with what it has started, when `stop` is set by another thread or when the time is up.
     KeyboardInterrupt (and SIGTERM or SIGHUP, which are turned into it) kills the worker with all its children, clears
     what it left half done, and goes on to the caller.
     """
-    supervisor = Supervisor(job, watch)
+    supervisor = Supervisor(job, watch, stop or threading.Event(), timeout_seconds)
     try:
         with _private_folder() as folder, _termination_interrupts():
             return supervisor.run(folder, spawn)
@@ -88,13 +94,14 @@ def _termination_interrupts() -> Iterator[None]:
 class Supervisor:
     """One worker as its parent sees it: its events, its memory, its end."""
 
-    def __init__(self, job: Job, watch: Watch) -> None:
+    def __init__(self, job: Job, watch: Watch, stop: threading.Event, timeout_seconds: float | None) -> None:
         self.job, self.watch = job, watch
+        self.stop, self.timeout_seconds = stop, timeout_seconds
         self.started = time.monotonic()
         self.stages: list[Stage] = []
         self.stage = "start"
         self.peak_rss_bytes = self.own_peak_rss_bytes = 0
-        self.above_limit = False
+        self.above_limit = self.too_late = False
         self._unread = b""
 
     def run(self, folder: Path, spawn: Spawn) -> Outcome:
@@ -119,22 +126,22 @@ class Supervisor:
             error=error.as_record(),
         )
 
-    def _follow(self, start: Callable[[int], subprocess.Popen[bytes]]) -> int:
+    def _follow(self, start: Callable[[int], Child]) -> int:
         """Start the worker and watch it until it has ended. Returns its exit status, negative for a signal."""
         reading, writing = os.pipe()
         try:
             try:
-                process = start(writing)
+                child = start(writing)
             except OSError as error:
                 raise ResourceError("cannot start a worker", where=self.job.name, why=str(error)) from error
             finally:
                 os.close(writing)
-            return self._watch_process(process, reading)
+            return self._watch_process(child, reading)
         finally:
             os.close(reading)
 
-    def _watch_process(self, process: subprocess.Popen[bytes], events: int) -> int:
-        tree = ProcessTree(process.pid)
+    def _watch_process(self, child: Child, events: int) -> int:
+        tree = ProcessTree(child.pid)
         completed = False
         try:
             self._until_end(tree, events)
@@ -142,16 +149,16 @@ class Supervisor:
         finally:
             # Also after a normal end: what the worker started and left behind must not outlive it.
             tree.kill()
-            process.returncode = self._reap(process.pid)
-            if not completed or process.returncode != 0:
+            status, self.own_peak_rss_bytes = child.reap()
+            if not completed or status != 0:
                 files.remove_leftovers(Path(self.job.output_path))
         self._drain(events)
-        return process.returncode
+        return status
 
     def _until_end(self, tree: ProcessTree, events: int) -> None:
         sources = [events]
         sampled = 0.0
-        while not tree.ended() and not self.above_limit:
+        while not (tree.ended() or self.above_limit or self.stop.is_set() or self._is_too_late()):
             patience = SAMPLE_SECONDS if sources else END_SECONDS
             if select.select(sources, [], [], patience)[0] and not self._read(events):
                 # The worker has closed its end; only its memory and its exit are left to watch.
@@ -159,6 +166,11 @@ class Supervisor:
             if time.monotonic() - sampled >= SAMPLE_SECONDS:
                 sampled = time.monotonic()
                 self._sample(tree.rss_bytes())
+
+    def _is_too_late(self) -> bool:
+        limit = self.timeout_seconds
+        self.too_late = limit is not None and time.monotonic() - self.started > limit
+        return self.too_late
 
     def _sample(self, rss_bytes: int) -> None:
         self.peak_rss_bytes = max(self.peak_rss_bytes, rss_bytes)
@@ -191,12 +203,6 @@ class Supervisor:
             while self._read(events):
                 pass
 
-    def _reap(self, pid: int) -> int:
-        """Linux counts the parent's own memory at the start into `ru_maxrss`; a worker is always above that."""
-        _, status, usage = os.wait4(pid, 0)
-        self.own_peak_rss_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return os.waitstatus_to_exitcode(status)
-
     def _outcome(self, result_path: Path, status: int, tail: str) -> Outcome:
         """A result that is there counts, however the process ended: it is written last. Raises ExportError."""
         try:
@@ -211,6 +217,16 @@ class Supervisor:
     def _death(self, status: int, tail: str) -> ExportError:
         if self.above_limit:
             return self._above_limit()
+        if self.too_late:
+            why = f"it was in stage {self.stage}"
+            limit = f"{self.timeout_seconds:g} s"
+            return ResourceError(
+                f"took longer than --timeout {limit}", where=self.job.name, why=why, hint="raise --timeout"
+            )
+        if self.stop.is_set():
+            return TransientError(
+                "was stopped", where=self.job.name, why=f"during stage {self.stage}", hint="run it again"
+            )
         last = _last_line(tail)
         if status >= 0:
             return self._defect(f"ended with status {status} and no result during stage {self.stage}", last)
@@ -219,7 +235,7 @@ class Supervisor:
             return self._killed()
         if -status in STOPPED_FROM_OUTSIDE:
             why = f"by {name} from outside, during stage {self.stage}"
-            return ResourceError("was stopped", where=self.job.name, why=why, hint="run it again")
+            return TransientError("was stopped", where=self.job.name, why=why, hint="run it again")
         return self._defect(f"was ended by {name} during stage {self.stage}", last)
 
     def _above_limit(self) -> ExportError:
@@ -233,7 +249,7 @@ class Supervisor:
 
     def _killed(self) -> ExportError:
         peak = format_bytes(max(self.peak_rss_bytes, self.own_peak_rss_bytes))
-        return ResourceError(
+        return TransientError(
             "was killed by SIGKILL",
             where=self.job.name,
             why=f"probably out of memory; its peak was {peak} during stage {self.stage}",

@@ -1,0 +1,1 @@
+"""Many jobs become outcomes: a queue hands them to an executor as room allows, and listeners are told."""

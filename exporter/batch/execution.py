@@ -1,0 +1,55 @@
+"""One job, wherever it runs: what every executor does for it, in a process without TensorFlow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from exporter import files, supervisor
+from exporter.child_process import Spawn, spawn_worker
+from exporter.errors import ExportError, InUseError
+from exporter.records import Job, Outcome
+
+
+class Receipts(Protocol):
+    """What is known of earlier exports; `exporter.plan` is one."""
+
+    def is_done(self, job: Job) -> bool: ...
+
+    def skipped(self, job: Job) -> Outcome: ...
+
+
+def execute(
+    job: Job,
+    *,
+    begin: Callable[[], None],
+    watch: supervisor.Watch,
+    run: Callable[..., Outcome] = supervisor.run,
+    receipts: Receipts | None = None,
+    spawn: Spawn = spawn_worker,
+    stop: threading.Event | None = None,
+    timeout_seconds: float | None = None,
+) -> Outcome:
+    """The outcome of the job; `begin` is called when it turns out that there is something to do.
+
+    What is up to date according to `receipts` is skipped, without them everything is done. A folder in which another
+    export is at work is told from its lock before anything is started, and is a failure with an `InUseError`.
+    """
+    try:
+        files.require_free(Path(job.output_path))
+        if receipts and receipts.is_done(job):
+            return receipts.skipped(job)
+    except ExportError as error:
+        return failed(job, error)
+    begin()
+    return run(job, watch=watch, spawn=spawn, stop=stop, timeout_seconds=timeout_seconds)
+
+
+def failed(job: Job, error: ExportError) -> Outcome:
+    return Outcome(job.name, "failed", job.output_path, error=error.as_record())
+
+
+def is_in_use(outcome: Outcome) -> bool:
+    return outcome.error is not None and outcome.error.get("type") == InUseError.__name__

@@ -1,0 +1,51 @@
+"""`export-model batch SOURCE...`: many models, several at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from exporter.batch_session import BatchSession, policy_of
+from exporter.commands.export_options import export_options
+from exporter.errors import UsageError
+from exporter.session import Run
+
+
+def seconds(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """`90`, `90s`, `30m`, `2h` → seconds. Raises UsageError."""
+    if text is None:
+        return None
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1].lower()) if text[-1:].lower() in units else (text, "s")
+    try:
+        return float(number) * units[unit]
+    except ValueError:
+        hint = "--timeout 30m"
+        raise UsageError("cannot be used", where=f"--timeout {text}", why="it is no time", hint=hint) from None
+
+
+@click.command("batch")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@export_options
+@click.option(
+    "-j", "--jobs", type=int, metavar="N", help="Models at a time.  [default: what processors and memory allow]"
+)
+@click.option("--max-memory", metavar="SIZE", help="Of all models together, such as 8GiB.  [default: what is free]")
+@click.option("--timeout", metavar="TIME", callback=seconds, help="End a model that takes longer, such as 30m.")
+@click.option("--retries", type=int, default=1, show_default=True, help="For what may pass: killed, out of memory.")
+@click.option("--fail-fast/--continue", help="Start nothing more after the first failure.  [default: continue]")
+@click.option("--force", is_flag=True, help="Export again what is up to date.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the time and memory of each stage.")
+@click.option("--debug", is_flag=True, help="Print tracebacks and what the workers printed.")
+@click.pass_obj
+def command(run: Run, sources: tuple[str, ...], **flags: Any) -> int:
+    """Export many models, several at a time, in as much memory as there is.
+
+    What is up to date is skipped, so that the same command finishes what was interrupted. Ctrl-C once lets finish what
+    runs, twice stops at once.
+    """
+    policy = policy_of(flags)
+    printing = {name: flags.pop(name) for name in ("quiet", "verbose", "debug")}
+    return BatchSession(run, policy, **printing).export(sources, flags)
