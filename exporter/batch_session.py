@@ -14,6 +14,7 @@ from exporter.batch.local import LocalExecutor
 from exporter.batch.needs import need_bytes
 from exporter.batch.queue import run_batch
 from exporter.batch.tasks import NOT_RUN, BatchResult, Policy, Result, Task
+from exporter.batch.workers import Workers
 from exporter.memory import format_bytes
 from exporter.records import Job, Outcome
 from exporter.session import Run, StoppedError
@@ -42,7 +43,9 @@ class BatchSession:
     def _executor(self) -> LocalExecutor:
         receipts = None if self.policy.force else plan
         timeout = self.policy.timeout_seconds
-        return LocalExecutor(partial(execute, run=self.run, receipts=receipts, timeout_seconds=timeout), self.policy)
+        return LocalExecutor(
+            partial(execute, run=self.run, receipts=receipts, timeout_seconds=timeout), self.policy, Workers()
+        )
 
     def _listener(self) -> Listener:
         return Listeners([Lines(quiet=self.quiet, verbose=self.verbose, debug=self.debug)])

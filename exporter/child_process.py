@@ -32,7 +32,8 @@ FIXED_ENVIRONMENT = {
     "TF_ENABLE_ONEDNN_OPTS": "0",
 }
 DEFAULT_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-# Finding children looks at every process of the machine, so it is done more rarely than memory is read.
+# Finding children looks at every process of the machine, and their shares of memory at every page that they have
+# (10 ms each), so it is done more rarely than memory is read.
 LISTING_SECONDS = 0.25
 
 
@@ -56,14 +57,14 @@ class SpawnedChild:
     """A child of this very process."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+        self.process = process
         self.pid = process.pid
 
     def reap(self) -> tuple[int, int]:
         """Linux counts the parent's own memory at the start into `ru_maxrss`; a worker is always above that."""
         _, status, usage = os.wait4(self.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        return self._process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        return self.process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def spawn_worker(
@@ -100,6 +101,7 @@ class ProcessTree:
         self._root = psutil.Process(pid)
         self._members = [self._root]
         self._listed = time.monotonic()
+        self._shares = 0
 
     def ended(self) -> bool:
         """Whether the process itself has ended; it stays a zombie, and its id its own, until it is waited for."""
@@ -108,11 +110,16 @@ class ProcessTree:
         except psutil.NoSuchProcess:
             return True
 
-    def rss_bytes(self) -> int:
-        """The sum of the resident sets; memory that processes share counts once for each."""
+    def held_bytes(self) -> int:
+        """What they hold together: the resident set of a single process, of several the sum of their shares.
+
+        Memory that processes share (after a `fork`) counts once, divided among them; see `proc_pid_smaps(5)`, Pss.
+        """
         if time.monotonic() - self._listed >= LISTING_SECONDS:
             self._list()
-        return sum(_rss_bytes(member) for member in self._members if member is self._root or _has_started(member))
+            members = [member for member in self._members if member is self._root or _has_started(member)]
+            self._shares = sum(map(share_bytes, members)) if len(members) > 1 else 0
+        return max(_rss_bytes(self._root), self._shares)
 
     def kill(self) -> None:
         """SIGKILL for all, those included that have left the process group."""
@@ -136,9 +143,18 @@ def _has_started(process: psutil.Process) -> bool:
     """Whether it runs a program of its own; until then `vfork` lends it its parent's memory, which counts once."""
     try:
         parent = process.parent()
-        return parent is None or process.cmdline() != parent.cmdline()
+        return parent is None or process.cmdline() != parent.cmdline() or process.name() != parent.name()
     except psutil.Error:
         return False
+
+
+def share_bytes(process: psutil.Process) -> int:
+    """Its resident memory, less what others share of it; 0 for a process that has ended."""
+    try:
+        found = process.memory_full_info()
+        return int(getattr(found, "pss", found.rss))
+    except psutil.Error:
+        return 0
 
 
 def _rss_bytes(process: psutil.Process) -> int:

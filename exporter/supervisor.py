@@ -165,7 +165,7 @@ class Supervisor:
                 sources = []
             if time.monotonic() - sampled >= SAMPLE_SECONDS:
                 sampled = time.monotonic()
-                self._sample(tree.rss_bytes())
+                self._sample(tree.held_bytes())
 
     def _is_too_late(self) -> bool:
         limit = self.timeout_seconds

@@ -26,6 +26,7 @@ from exporter.comparison import comparable, compare, judge, make_inputs, perturb
 from exporter.errors import SourceError
 from exporter.files import new_file, write_json
 from exporter.records import Job, ModelGraph, TensorSpec, Verification
+from exporter.verification_understudy import Understudy
 
 # Half precision keeps 8 to 11 bits, and every framework sums in its own order.
 HALF_PRECISION = {"float16": 2e-2, "bfloat16": 1e-1}
@@ -94,10 +95,17 @@ def _with_sizes(spec: TensorSpec, value: Any) -> TensorSpec:
     return replace(spec, shape=tuple(dim.dim_value or None if size is None else size for size, dim in sizes))
 
 
-def verify(job: Job, graph: ModelGraph, inputs: Sequence[TensorSpec], onnx_path: Path, scratch: Path) -> Verification:
+def verify(
+    job: Job,
+    graph: ModelGraph,
+    inputs: Sequence[TensorSpec],
+    onnx_path: Path,
+    scratch: Path,
+    understudy: Understudy | None = None,
+) -> Verification:
     """Compare; never raises for what goes wrong in a child: that is a skipped verification or a mismatch, with why.
 
-    Temporary files go below `scratch`.
+    Temporary files go below `scratch`. `understudy` runs the source, a new process without it.
     """
     batch = 1 if job.reading.dequantize else DYNAMIC_BATCH
     specs = tuple(_concrete(spec, batch) for spec in inputs)
@@ -116,7 +124,7 @@ def verify(job: Job, graph: ModelGraph, inputs: Sequence[TensorSpec], onnx_path:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         write_json(Path(folder) / "request.json", asdict(request))
-        found = _run_children(Path(folder), limit)
+        found = _run_children(Path(folder), limit, understudy)
     # Messages of libraries name files; what ends up in the manifest must not say where on this machine they are.
     reason = found.reason.replace(f"{onnx_path.parent}{os.sep}", "").replace(os.path.abspath(job.source), job.name)
     return replace(found, reason=reason, needed_bytes=needed, seconds=time.monotonic() - started)
@@ -175,10 +183,10 @@ def _rtol(job: Job, graph: ModelGraph) -> float:
     return max([job.rtol, *limits])
 
 
-def _run_children(folder: Path, limit_bytes: int | None) -> Verification:
+def _run_children(folder: Path, limit_bytes: int | None, understudy: Understudy | None = None) -> Verification:
     """`sensitivity` only has to say something after a mismatch."""
     for role in ("reference", "runtime", "sensitivity"):
-        status, log = _run_child(role, folder, limit_bytes)
+        status, log = _run_child(role, folder, limit_bytes, understudy if role == "reference" else None)
         if role == "sensitivity" and status != 0:
             # Nothing speaks for the ONNX file then: the mismatch stands.
             break
@@ -194,24 +202,41 @@ def _run_children(folder: Path, limit_bytes: int | None) -> Verification:
     return found
 
 
-def _run_child(role: str, folder: Path, limit_bytes: int | None) -> tuple[int | None, str]:
+def _run_child(
+    role: str, folder: Path, limit_bytes: int | None, understudy: Understudy | None
+) -> tuple[int | None, str]:
     """Exit status and what it printed. One that grows above the limit is ended here, before the parent ends it all."""
     import psutil
 
-    with tempfile.TemporaryFile(dir=folder) as log:
-        command = [sys.executable, "-m", "exporter.verification", role, str(folder)]
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
-        process, status = psutil.Process(child.pid), None
-        while limit_bytes is not None and (status := child.poll()) is None:
-            with suppress(psutil.Error):
-                if process.memory_info().rss > limit_bytes:
-                    child.kill()
-                    child.wait()
-                    return ABOVE_LIMIT, ""
-            time.sleep(SAMPLE_SECONDS)
-        status = child.wait()
-        log.seek(0)
-        return status, log.read().decode("utf-8", "replace")
+    child = _started(role, folder, understudy)
+    process, status = psutil.Process(child.pid), None
+    while limit_bytes is not None and (status := child.poll()) is None:
+        with suppress(psutil.Error):
+            if process.memory_info().rss > limit_bytes:
+                child.kill()
+                child.wait()
+                return ABOVE_LIMIT, ""
+        time.sleep(SAMPLE_SECONDS)
+    status = child.wait()
+    log = _log_of(role, folder)
+    return status, log.read_text("utf-8", "replace") if log.exists() else ""
+
+
+def _started(role: str, folder: Path, understudy: Understudy | None) -> Understudy | subprocess.Popen[bytes]:
+    arguments, log = (role, str(folder)), _log_of(role, folder)
+    if understudy is not None:
+        understudy.start(arguments, log)
+        return understudy
+    command = [sys.executable, "-m", "exporter.verification", *arguments]
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _log_of(role: str, folder: Path) -> Path:
+    return folder / f"{role}.log"
 
 
 def _failed(role: str, status: int, log: str) -> Verification:

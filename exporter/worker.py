@@ -35,6 +35,7 @@ from exporter.sources.detection.kinds import ONNX_FILE, WITHOUT_ONNX
 from exporter.sources.digest import source_digest
 from exporter.startup import collect_rarely, hidden, lean_imports
 from exporter.structure import hollow_copy
+from exporter.verification_understudy import IS_POSSIBLE, Understudy
 
 if TYPE_CHECKING:
     from exporter.sources.opened import Opened
@@ -43,8 +44,10 @@ if TYPE_CHECKING:
 class Work:
     """A job under way."""
 
-    def __init__(self, job: Job, export: Export, reporter: Reporter) -> None:
+    def __init__(self, job: Job, export: Export, reporter: Reporter, *, may_fork: bool = False) -> None:
         self.job, self.export, self.reporter = job, export, reporter
+        self.may_fork = may_fork and IS_POSSIBLE
+        self.understudy: Understudy | None = None
         self.names: list[str] = []
         self.digests: dict[str, str] = {}
         self._background = ThreadPoolExecutor(1, "digest")
@@ -100,7 +103,7 @@ class Work:
         with self.reporter.stage("verify"):
             weights = "random" if opened.is_random else self.job.weights
             job = dataclasses.replace(self.job, weights=weights)
-            self.verification = verify(job, opened.graph, self.inputs, path, self.export.staging)
+            self.verification = verify(job, opened.graph, self.inputs, path, self.export.staging, self.understudy)
         opened.finish_checks()
         return self._outcome(opened, (), time.monotonic() - started)
 
@@ -109,6 +112,11 @@ class Work:
             from exporter.sources.opened import open_model
 
             self.import_rss_bytes = memory.peak_rss_bytes()
+        if self.may_fork and (self.job.against or ("onnx" in self.job.formats and self.job.verify)):
+            from exporter import verification
+            from exporter.sources import reference  # noqa: F401 (the understudy shall find it imported)
+
+            self.understudy = Understudy(verification.main)
         with self.reporter.stage("build"):
             opened = open_model(self.job, str(self.export.staging))
         self.reporter.note(*opened.notes)
@@ -211,7 +219,7 @@ class Work:
         with self.reporter.stage("verify"):
             carried_out = dataclasses.replace(self.job, weights=weights)
             path = self.export.staging / "model.onnx"
-            return verify(carried_out, opened.graph, self.inputs, path, self.export.staging)
+            return verify(carried_out, opened.graph, self.inputs, path, self.export.staging, self.understudy)
 
     def _outcome(self, opened: Opened | DescribedModel, files: tuple[WrittenFile, ...], seconds: float) -> Outcome:
         mismatch = self.verification is not None and self.verification.status == "mismatch"
@@ -229,12 +237,15 @@ class Work:
         )
 
 
-def carry_out(job: Job, reporter: Reporter) -> Outcome:
-    """The job's outcome; every error becomes one, because nobody is above to read a traceback."""
+def carry_out(job: Job, reporter: Reporter, *, may_fork: bool = False) -> Outcome:
+    """The job's outcome; every error becomes one, because nobody is above to read a traceback.
+
+    `may_fork`: this process has done nothing before, so that copies of it are as good as new ones.
+    """
     started = time.monotonic()
     try:
         with Export(Path(job.output_path)) as export:
-            work = Work(job, export, reporter)
+            work = Work(job, export, reporter, may_fork=may_fork)
             return work.check() if job.against else work.run()
     except Exception as error:  # noqa: BLE001 (the boundary of this process)
         found = _as_export_error(error, job)
@@ -288,7 +299,7 @@ def main(job_path: str, result_path: str, events_descriptor: str) -> None:
     with os.fdopen(int(events_descriptor), "w", encoding="utf-8") as stream:
         # pyarrow imports pandas, if it can, to see whether a value is one of its series: half a second.
         with hidden(("pandas",)):
-            outcome = carry_out(job, Reporter(stream))
+            outcome = carry_out(job, Reporter(stream), may_fork=True)
         write_lines(Path(result_path), [wire.outcome_to_json(outcome)])
 
 

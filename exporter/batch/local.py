@@ -12,7 +12,8 @@ from typing import Protocol
 from exporter import memory, wire
 from exporter.batch.executor import Ended, Event, Message, Started
 from exporter.batch.tasks import Policy, Task
-from exporter.child_process import Spawn, spawn_worker
+from exporter.batch.workers import Workers
+from exporter.child_process import Spawn
 from exporter.records import Job, Outcome
 from exporter.supervisor import Watch
 
@@ -36,17 +37,12 @@ class _Running:
     rss_bytes: int = 0
     evicted: bool = False
 
-    @property
-    def charged_bytes(self) -> int:
-        """What it is to be counted with: what it was estimated to need, or what it has already taken above that."""
-        return max(self.task.need_bytes, self.rss_bytes)
-
 
 class LocalExecutor:
     """Keeps the sum of what the running jobs need below `limit_bytes`."""
 
-    def __init__(self, execute: Execute, policy: Policy, *, spawn: Spawn = spawn_worker) -> None:
-        self._execute, self._spawn = execute, spawn
+    def __init__(self, execute: Execute, policy: Policy, workers: Workers) -> None:
+        self._execute, self._workers = execute, workers
         self.limit_bytes = policy.max_memory_bytes or int(SHARE_OF_FREE_MEMORY * memory.available_bytes())
         self.jobs = policy.jobs or memory.processors()
         self._running: dict[int, _Running] = {}
@@ -55,8 +51,10 @@ class LocalExecutor:
     def room_for(self, task: Task, running: Collection[Task]) -> bool:
         if len(self._running) >= self.jobs:
             return not self._running
-        taken = memory.rss_bytes() + sum(each.charged_bytes for each in self._running.values())
-        return not self._running or taken + task.need_bytes <= self.limit_bytes
+        shared = self._workers.shared_bytes
+        charged = sum(max(each.rss_bytes, each.task.need_bytes - shared) for each in self._running.values())
+        beside = memory.rss_bytes() + self._workers.held_bytes()
+        return not self._running or beside + charged + task.need_bytes - shared <= self.limit_bytes
 
     def start(self, task: Task) -> None:
         thread = threading.Thread(target=self._carry_out, args=(task,), name=task.job.name, daemon=True)
@@ -80,7 +78,7 @@ class LocalExecutor:
 
     def watch_memory(self) -> int:
         """Above the limit the job that is farthest above its estimate is ended, unless it is the only one."""
-        used = memory.rss_bytes() + sum(each.rss_bytes for each in self._running.values())
+        used = memory.rss_bytes() + self._workers.held_bytes() + sum(each.rss_bytes for each in self._running.values())
         going = [each for each in self._running.values() if not each.stop.is_set()]
         if used > self.limit_bytes and len(going) > 1 and len(going) == len(self._running):
             victim = max(going, key=lambda each: each.rss_bytes - each.task.need_bytes)
@@ -94,6 +92,7 @@ class LocalExecutor:
         for each in list(self._running.values()):
             each.thread.join()
         self._running.clear()
+        self._workers.close()
 
     def _carry_out(self, task: Task) -> None:
         running = self._running[task.number]
@@ -101,7 +100,7 @@ class LocalExecutor:
             task.job,
             begin=partial(self._messages.put, Started(task)),
             watch=lambda event: self._messages.put(Event(task, event)),
-            spawn=self._spawn,
+            spawn=self._workers.spawn_for(task.job),
             stop=running.stop,
         )
         self._messages.put(Ended(task, outcome, running.evicted and outcome.status == "failed"))

@@ -1,0 +1,38 @@
+"""Where the workers of a batch come from: copies of a process that has imported what they need."""
+
+from __future__ import annotations
+
+import psutil
+
+from exporter.batch.needs import is_only_read
+from exporter.child_process import Spawn, share_bytes, spawn_worker
+from exporter.fork_client import IS_POSSIBLE, ForkServer
+from exporter.records import Job
+
+# What a worker of a batch has in common with the others: the libraries, measured 450 of 600 MB.
+SHARED_BYTES = 400 * 10**6
+
+
+class Workers:
+    """One server for jobs that need the framework and one for those that only read files, each made when needed."""
+
+    def __init__(self, *, forking: bool = IS_POSSIBLE) -> None:
+        self._reading = ForkServer("reading") if forking else None
+        self._framework = ForkServer("framework") if forking else None
+        self.shared_bytes = SHARED_BYTES if forking else 0
+
+    def spawn_for(self, job: Job) -> Spawn:
+        server = self._reading if is_only_read(job) else self._framework
+        return server.spawn if server else spawn_worker
+
+    def held_bytes(self) -> int:
+        return sum(map(share_bytes, self._processes()))
+
+    def close(self) -> None:
+        for server in (self._reading, self._framework):
+            if server is not None:
+                server.close()
+
+    def _processes(self) -> list[psutil.Process]:
+        servers = [server for server in (self._reading, self._framework) if server is not None]
+        return [psutil.Process(server.pid) for server in servers if server.pid is not None]

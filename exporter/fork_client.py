@@ -1,0 +1,90 @@
+"""Workers from a `fork_server`, for who runs many jobs one after the other; see there."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from exporter.child_process import Child, child_environment, spawn_worker
+
+REPLY_BYTES = 65_536
+IS_POSSIBLE = sys.platform == "linux"
+
+
+@dataclass(frozen=True)
+class ForkedChild:
+    """A worker whose parent is the server."""
+
+    server: ForkServer
+    pid: int
+
+    def reap(self) -> tuple[int, int]:
+        """Raises OSError when the server is gone; then nobody knows how the worker ended."""
+        found = self.server.ask({"reap": self.pid})
+        return found["status"], found["peak_rss_bytes"]
+
+
+class ForkServer:
+    """Started when the first worker is asked for. Threads may share it.
+
+    Where it cannot be started, or has died, workers are started as usual: that only takes longer.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def spawn(self, job_path: Path, result_path: Path, events_descriptor: int, log: BinaryIO) -> Child:
+        """As `spawn_worker`. Raises OSError."""
+        request = {"job": str(job_path), "result": str(result_path)}
+        try:
+            answer = self.ask(request, (events_descriptor, log.fileno()))
+        except (OSError, ValueError):
+            return spawn_worker(job_path, result_path, events_descriptor, log)
+        return ForkedChild(self, answer["pid"])
+
+    def ask(self, request: dict[str, Any], descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
+        """Raises OSError and ValueError when the server does not answer."""
+        with self._lock:
+            control = self._started()
+            socket.send_fds(control, [json.dumps(request).encode()], list(descriptors))
+            answer: dict[str, Any] = json.loads(control.recv(REPLY_BYTES))
+            return answer
+
+    def close(self) -> None:
+        """Its workers must have ended before."""
+        with self._lock:
+            if self._control is not None:
+                self._control.close()
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+            self._process = self._control = None
+
+    def _started(self) -> socket.socket:
+        if self._control is None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "exporter.fork_server", str(theirs.fileno()), self._kind],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                    env=child_environment(),
+                )
+            self._control = ours
+        return self._control
