@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.config.entries import Entry, EntryMaker
+from exporter.config.entries import EntryMaker
 from exporter.config.includes import read_all
 from exporter.config.keys import Key
 from exporter.config.mistakes import Mistakes
 from exporter.config.tables import Options, TableReader
 from exporter.errors import UsageError
+from exporter.plan import Entry
 
 OUTPUT = "output"
 

@@ -5,29 +5,19 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from exporter.config.keys import in_toml, option_keys
 from exporter.config.mistakes import Mistakes, Place
-from exporter.config.model_sources import expand
+from exporter.config.model_sources import Exclusion, expand
 from exporter.config.tables import Model, Options, Said, Tables
 from exporter.errors import UsageError
 from exporter.options import ExportOptions, checked
+from exporter.plan import Entry
 from exporter.sources.detection import NAME_CHARACTERS
 
 # What a folder is called on any system; the same characters that names of files keep.
 SAFE_NAME = re.compile(r"[\w-][\w.-]*")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model that is wanted. `name` is that of its folder, empty where the source gives it one."""
-
-    source: str
-    options: ExportOptions
-    name: str = ""
-    place: Place | None = None
 
 
 class EntryMaker:
@@ -42,14 +32,12 @@ class EntryMaker:
     def make(self, tables: Tables) -> Iterator[Entry]:
         for model in tables.models:
             options = self._options(tables.defaults, model)
-            found = [
-                each
-                for each in expand(model.sources, model.folder, self.mistakes)
-                if model.exclusion.keeps(each.source) and all([one.keeps(each.source) for one in tables.exclusions])
-            ]
+            exclusions = [model.exclusion, *tables.exclusions]
+            sources = expand(model.sources, model.folder, self.mistakes)
+            found = [each for each in sources if _is_kept(each, exclusions)]
             model.exclusion.check(self.mistakes)
             name = self._name(model.name, len(found)) if model.name else ""
-            yield from (Entry(each.source, options, name, each.place) for each in found)
+            yield from (Entry(source, options, name) for source in found)
         for exclusion in tables.exclusions:
             exclusion.check(self.mistakes)
 
@@ -94,3 +82,9 @@ class EntryMaker:
             self.mistakes.add(place, f'name = "{name}" is taken', f"by {before}")
         self.names.setdefault(name.casefold(), place)
         return str(name)
+
+
+def _is_kept(source: str, exclusions: Sequence[Exclusion]) -> bool:
+    """Each is asked, because it notes what it has seen."""
+    verdicts = [exclusion.keeps(source) for exclusion in exclusions]
+    return all(verdicts)

@@ -22,9 +22,7 @@ def read_all(path: str, mistakes: Mistakes) -> list[TomlFile]:
     return list(found.values())
 
 
-def _add(
-    path: str, above: Sequence[str], asked: Place | None, found: dict[str, TomlFile], mistakes: Mistakes
-) -> None:
+def _add(path: str, above: Sequence[str], asked: Place | None, found: dict[str, TomlFile], mistakes: Mistakes) -> None:
     real = os.path.realpath(path)
     if real in found:
         return

@@ -53,7 +53,8 @@ class Key:
     """`name` is what is written, `field` what the program calls it.
 
     `convert` takes the value and gives what the program works with; it raises UsageError for one that cannot be.
-    `place` turns a value that names a file, relative to the folder of the file it is written in, into a path.
+    `takes_numbers`: a text that may as well be a number, as sizes and times are. `place` turns a value that names a
+    file, relative to the folder of the file it is written in, into a path.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Key:
     kind: Kind
     convert: Callable[[Any], Any] = lambda value: value
     place: Callable[[Any, str], Any] = lambda value, folder: value
+    takes_numbers: bool = False
 
     def read(self, value: Any, folder: str) -> Any:
         """The value of TOML as that of the program. Raises WrongValueError."""
@@ -74,9 +76,8 @@ class Key:
         if self.kind == "texts":
             return self._texts(value)
         if self.kind == "text":
-            if self.field in SIZES and isinstance(value, int) and not isinstance(value, bool):
-                return str(value)
-            return self._checked(value, str)
+            number = self.takes_numbers and type(value) in (int, float)
+            return str(value) if number else self._checked(value, str)
         if self.kind == "number":
             return float(self._checked(value, int, float))
         return self._checked(value, int if self.kind == "integer" else bool)
@@ -105,7 +106,9 @@ class Key:
         where = error.where if error.where.partition(" ")[0] == flag else ""
         subject = in_toml(where) if " " in where else f"{self.name} = {as_toml(value)}"
         what = error.what.removeprefix(f"{flag} {value} ")
-        return WrongValueError(f"{subject} {what}" + (f": {in_toml(error.why)}" if error.why else ""), in_toml(error.hint))
+        return WrongValueError(
+            f"{subject} {what}" + (f": {in_toml(error.why)}" if error.why else ""), in_toml(error.hint)
+        )
 
 
 def as_toml(value: Any) -> str:
@@ -176,5 +179,5 @@ def option_keys() -> dict[str, Key]:
             name = FLAGS.get(field.name, field.name.replace("_", "-"))
             kind = ANNOTATIONS[str(field.type).removesuffix(" | None")]
             place = PLACES.get(field.name, Key.place)
-            keys[name] = Key(name, field.name, kind, _checking(field.name), place)
+            keys[name] = Key(name, field.name, kind, _checking(field.name), place, field.name in SIZES)
     return keys

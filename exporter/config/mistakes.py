@@ -44,12 +44,6 @@ class Mistakes:
     def add(self, place: Place, what: str, hint: str = "") -> None:
         self._found[Mistake(place, what, hint)] = None
 
-    def __iter__(self) -> Iterable[Mistake]:
-        return iter(self._found)
-
-    def __bool__(self) -> bool:
-        return bool(self._found)
-
     def check(self) -> None:
         """Raises UsageError with all of them, in the order of files and lines."""
         if not self._found:
@@ -60,11 +54,11 @@ class Mistakes:
         if len(ordered) > SHOWN:
             lines.append(f"\n  … and {len(ordered) - SHOWN} more")
         count = "1 mistake" if len(ordered) == 1 else f"{len(ordered)} mistakes"
-        raise UsageError("nothing has been started", where=f"{count} in {', '.join(order)}", why="".join(lines))
+        raise UsageError(f"{count} in {', '.join(order)}, and nothing has been started:{''.join(lines)}")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`did you mean …?`, or what there is where nothing comes close."""
+def did_you_mean(word: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+    """`did you mean …?`, or what there is where nothing comes close; `elsewhere` are words of other tables."""
     choices = list(known)
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, choices, n=1) or difflib.get_close_matches(word, list(elsewhere), n=1)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(choices)}"

@@ -6,8 +6,7 @@ import difflib
 import glob
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from exporter.config.keys import beside
@@ -20,26 +19,18 @@ from exporter.sources.detection.python_sources import FACTORY_NAME
 WILDCARD = re.compile(r"[*?\[]")
 
 
-@dataclass(frozen=True)
-class Found:
-    """`source` is what the program takes, `place` where it is asked for."""
-
-    source: str
-    place: Place
-
-
-def expand(texts: Sequence[tuple[str, Place]], folder: str, mistakes: Mistakes) -> list[Found]:
+def expand(texts: Sequence[tuple[str, Place]], folder: str, mistakes: Mistakes) -> list[str]:
     """The sources that are meant by the texts of a file in `folder`, in order."""
-    found: list[Found] = []
+    found: list[str] = []
     for text, place in texts:
         path = beside(text, folder)
         if WILDCARD.search(text) and "://" not in text and not os.path.exists(path):
             paths = sorted(glob.glob(path, recursive=True))
             if not paths:
                 mistakes.add(place, f"nothing matches {text}", _nearest_folder(path))
-            found += [Found(each, place) for each in paths]
+            found += paths
         else:
-            found.append(Found(_single(text, path, place, mistakes), place))
+            found.append(_single(text, path, place, mistakes))
     return found
 
 
@@ -52,11 +43,12 @@ def _single(text: str, path: str, place: Place, mistakes: Mistakes) -> str:
     if factory := FACTORY_NAME.fullmatch(text):
         return path if factory["place"].endswith(".py") else text
     if not os.path.exists(path):
+        # The common start of the names of a checkpoint's files is no file either, and no mistake.
         try:
             detection.detect(path if detection.looks_like_path(text) else text)
         except ExportError as error:
-            # The prefix of a checkpoint is no file, and no mistake.
-            mistakes.add(place, f"{text} {error.what}: {error.why}", f"did you mean {error.hint}?" if error.hint else "")
+            meant = error.hint if os.path.exists(error.hint) or is_application(error.hint.split()[0]) else ""
+            mistakes.add(place, f"{text} {error.what}: {error.why}", f"did you mean {meant}?" if meant else "")
     return path
 
 
@@ -92,16 +84,12 @@ class Exclusion:
         for pattern, place in self.patterns:
             if pattern not in self._used and not WILDCARD.search(pattern):
                 near = difflib.get_close_matches(pattern, self._seen, n=1)
-                mistakes.add(place, f"exclude: {pattern} is none of the models", f"did you mean {near[0]}?" if near else "")
+                mistakes.add(
+                    place, f"exclude: {pattern} is none of the models", f"did you mean {near[0]}?" if near else ""
+                )
 
     def _matches(self, source: str, pattern: str) -> bool:
         if is_application(source):
-            return fnmatchcase(normalise(source), _normalised(pattern))
+            return fnmatchcase(normalise(source), normalise(pattern))
         whole, name = beside(pattern, self.folder), os.path.basename(source)
-        compare: Callable[[str, str], bool] = fnmatchcase
-        return compare(source, whole) or compare(source, pattern) or compare(name, pattern)
-
-
-def _normalised(pattern: str) -> str:
-    """As the names of applications are, wildcards stay."""
-    return normalise(pattern)
+        return fnmatchcase(source, whole) or fnmatchcase(source, pattern) or fnmatchcase(name, pattern)

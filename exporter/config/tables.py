@@ -17,7 +17,19 @@ SETTINGS, DEFAULTS, MODELS, EXCLUDE = "settings", "defaults", "models", "exclude
 TOP = (INCLUDE, EXCLUDE, SETTINGS, DEFAULTS, MODELS)
 SOURCE, NAME = "source", "name"
 # Flags that are about one run, not about what is wanted.
-COMMAND_LINE = ("force", "quiet", "verbose", "debug", "dry-run", "view", "no-browser", "port", "config", "help", "version")
+COMMAND_LINE = (
+    "force",
+    "quiet",
+    "verbose",
+    "debug",
+    "dry-run",
+    "view",
+    "no-browser",
+    "port",
+    "config",
+    "help",
+    "version",
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,9 @@ class TableReader:
             self._check_names(file, (), file.data, TOP)
             tables.settings.take(self._table(file, SETTINGS, self.settings))
             tables.defaults.take(self._table(file, DEFAULTS, self.options))
-            tables.exclusions.append(Exclusion(self._texts(file, (EXCLUDE,), file.data.get(EXCLUDE, [])), _folder(file)))
+            tables.exclusions.append(
+                Exclusion(self._texts(file, (EXCLUDE,), file.data.get(EXCLUDE, [])), _folder(file))
+            )
             tables.models += self._models(file)
         return tables
 
@@ -138,7 +152,7 @@ class TableReader:
                 self.mistakes.add(file.place(*keys, name), self._unknown(name, keys), self._meant(name, names))
 
     def _unknown(self, name: str, keys: Keys) -> str:
-        where = {(): "at the top", (SETTINGS,): "in [settings]", (DEFAULTS,): "in [defaults]"}.get(keys, "in [[models]]")
+        where = "at the top" if not keys else "in [[models]]" if keys[0] == MODELS else f"in [{keys[0]}]"
         return f"there is no {name} {where}"
 
     def _meant(self, name: str, known: Sequence[str]) -> str:
@@ -146,10 +160,15 @@ class TableReader:
             return f"write {name.removeprefix('no-')} = false"
         if name in COMMAND_LINE:
             return "it is for the command line only"
-        for homes, keys in (("[settings]", self.settings), ("[defaults] or a model", self.options), ("a model", [SOURCE, NAME])):
+        for homes, keys in (
+            ("[settings]", self.settings),
+            ("[defaults] or a model", self.options),
+            ("a model", [SOURCE, NAME]),
+        ):
             if name in keys:
                 return f"it belongs into {homes}"
-        return did_you_mean(name, known)
+        others = [*self.settings, *self.options, SOURCE, NAME]
+        return did_you_mean(name, known, others)
 
 
 def _folder(file: TomlFile) -> str:
