@@ -75,7 +75,7 @@ class DefaultToExport(click.Group):
         words = args or ["--help"]
         is_command = words[0] in self.commands or words[0] in COMMANDS
         words = words if is_command else ["export", *words]
-        if words[0] == "export" and any(word.partition("=")[0] in OF_A_BATCH for word in words):
+        if words[0] == "export" and any(map(_is_of_a_batch, words)):
             words[0] = "batch"
         return super().parse_args(ctx, words)
 
@@ -84,6 +84,11 @@ class DefaultToExport(click.Group):
             command: click.Command = importlib.import_module(COMMANDS[name]).command
             return command
         return super().get_command(ctx, name)
+
+
+def _is_of_a_batch(word: str) -> bool:
+    """A file of settings, named as a source, or an option that only a batch has."""
+    return word.partition("=")[0] in OF_A_BATCH or (word.lower().endswith(".toml") and not word.startswith("-"))
 
 
 class ShortUsage(click.Command):

@@ -159,8 +159,12 @@ def _check_alone(field: str, value: Any) -> None:
         checked(ExportOptions(formats=value))
     else:
         # With every format, because some options are only for some of them.
-        installed = [name for name, each in FORMATS.items() if all(map(importlib.util.find_spec, each.imports))]
-        checked(ExportOptions(**{"formats": tuple(installed), field: value}))
+        checked(ExportOptions(**{"formats": _installed_formats(), field: value}))
+
+
+@functools.cache
+def _installed_formats() -> tuple[str, ...]:
+    return tuple(name for name, each in FORMATS.items() if all(map(importlib.util.find_spec, each.imports)))
 
 
 def _checking(field: str) -> Callable[[Any], Any]:

@@ -25,10 +25,10 @@ def expand(texts: Sequence[tuple[str, Place]], folder: str, mistakes: Mistakes) 
     for text, place in texts:
         path = beside(text, folder)
         if WILDCARD.search(text) and "://" not in text and not os.path.exists(path):
-            paths = sorted(glob.glob(path, recursive=True))
-            if not paths:
+            names = glob.glob(os.path.expanduser(text), root_dir=folder or None, recursive=True)
+            if not names:
                 mistakes.add(place, f"nothing matches {text}", _nearest_folder(path))
-            found += paths
+            found += [beside(name, folder) for name in sorted(names)]
         else:
             found.append(_single(text, path, place, mistakes))
     return found
@@ -91,5 +91,5 @@ class Exclusion:
     def _matches(self, source: str, pattern: str) -> bool:
         if is_application(source):
             return fnmatchcase(normalise(source), normalise(pattern))
-        whole, name = beside(pattern, self.folder), os.path.basename(source)
-        return fnmatchcase(source, whole) or fnmatchcase(source, pattern) or fnmatchcase(name, pattern)
+        inside = os.path.normpath(source.removeprefix(os.path.join(self.folder, "")))
+        return any(fnmatchcase(name, pattern.removeprefix("./")) for name in (inside, os.path.basename(source)))

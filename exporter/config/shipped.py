@@ -22,10 +22,11 @@ def find(path: str) -> str:
 
 
 def _places(name: str) -> list[Path]:
-    """In a clone, and where an installation has put them, which the list of its files says."""
+    """In a clone; beside the package, for `pip install --target`; where the list of installed files says."""
+    above = Path(__file__).parents[2]
     try:
         files = importlib.metadata.files("export-model") or []
     except importlib.metadata.PackageNotFoundError:
         files = []
-    installed = [Path(str(file.locate())) for file in files if file.parts[-2:] == ("export-model", name)]
-    return [Path(__file__).parents[2] / FOLDER / name, *installed]
+    installed = [Path(str(file.locate())).resolve() for file in files if file.parts[-2:] == ("export-model", name)]
+    return [above / FOLDER / name, above / "share" / "export-model" / name, *installed]
