@@ -103,9 +103,10 @@ class Key:
     def _wrong(self, error: UsageError, value: Any) -> WrongValueError:
         """The error of a flag, in the words of a file."""
         flag = f"--{self.name}"
-        where = error.where if error.where.partition(" ")[0] == flag else ""
-        subject = in_toml(where) if " " in where else f"{self.name} = {as_toml(value)}"
+        is_part = error.where.startswith(f"{flag} ") and error.where != f"{flag} {value}"
+        subject = in_toml(error.where) if is_part else f"{self.name} = {as_toml(value)}"
         what = error.what.removeprefix(f"{flag} {value} ")
+        subject += ":" if what.startswith("'") else ""
         return WrongValueError(
             f"{subject} {what}" + (f": {in_toml(error.why)}" if error.why else ""), in_toml(error.hint)
         )
@@ -124,11 +125,11 @@ def as_toml(value: Any) -> str:
 
 
 def in_toml(text: str) -> str:
-    """`--opset 18` → `opset = 18`; in a longer text flags lose their dashes."""
+    """`--opset 18` → `opset = 18`; in a longer text flags are quoted instead of dashed."""
     if match := re.fullmatch(r"--([a-z-]+) (\S+)", text):
         value = match[2]
         return f"{match[1]} = {value}" if re.fullmatch(r"-?\d+(\.\d+)?", value) else f'{match[1]} = "{value}"'
-    return re.sub(r"(?<![\w-])--(?=[a-z])", "", text)
+    return re.sub(r"(?<![\w-])--([a-z][a-z-]*)", r"`\1`", text)
 
 
 def beside(path: str, folder: str) -> str:

@@ -29,6 +29,7 @@ COMMAND_LINE = (
     "config",
     "help",
     "version",
+    "format",
 )
 
 

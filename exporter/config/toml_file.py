@@ -7,6 +7,7 @@ kept by many, parse 10,000 models in 0.3 s, and keep even what comes after an er
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 LIMIT_BYTES = 16 * 2**20
 # `models[3].to[1]` has four parts; what is nested deeper is a mistake in any case.
 DEPTH = 6
-AT_LINE = re.compile(r"\s*\(at line (\d+), column \d+\)")
+AT_LINE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)")
 
 # Keys and the numbers of elements that lead to a value.
 Keys = tuple[str | int, ...]
@@ -75,27 +76,22 @@ def _text(path: str, mistakes: Mistakes, asked: Place) -> str:
         mistakes.add(Place(path, line), "is not text in UTF-8, as TOML has to be")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        mistakes.add(asked, f"{path} cannot be read: {reason}", _near(path))
+        mistakes.add(asked, f"{path} cannot be read: {reason}", _near(path, asked))
     return ""
 
 
-def _near(path: str) -> str:
-    """The file that was perhaps meant."""
-    import difflib
-
+def _near(path: str, asked: Place) -> str:
+    """The file that was perhaps meant; not the one that asks."""
     folder = Path(path).parent
-    try:
-        names = sorted(entry.name for entry in folder.glob("*.toml"))
-    except OSError:
-        return ""
-    near = difflib.get_close_matches(Path(path).name, names, n=1)
+    names = [entry.name for entry in folder.glob("*.toml") if entry != Path(asked.path)]
+    near = difflib.get_close_matches(Path(path).name, sorted(names), n=1)
     return f"did you mean {folder / near[0]}?" if near else ""
 
 
 def _place_of(error: tomllib.TOMLDecodeError, path: str, text: str) -> Place:
     """`tomllib` says `at end of document` where the file ends too soon."""
     match = AT_LINE.search(str(error))
-    return Place(path, int(match[1]) if match else text.rstrip().count("\n") + 1)
+    return Place(path, int(match[1]) if match and match[1] else text.rstrip().count("\n") + 1)
 
 
 def _lines(text: bytes) -> dict[Keys, int]:
