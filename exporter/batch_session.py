@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,9 +27,9 @@ class BatchSession:
         self.run, self.policy = run, policy
         self.quiet, self.verbose, self.debug = quiet, verbose, debug
 
-    def export(self, sources: Sequence[str], flags: Mapping[str, Any]) -> int:
+    def export(self, entries: Sequence[plan.Entry]) -> int:
         """The exit status: that of the first source that failed. Raises UsageError and StoppedError."""
-        planned = plan.plan(sources, plan.ExportOptions(**flags))
+        planned = plan.plan_entries(entries)
         refused = [
             Outcome(each.source, "failed", error=each.error.as_record())
             for each in planned

@@ -12,6 +12,7 @@ import click
 
 from exporter import __version__, console
 from exporter.commands.export_options import export_options
+from exporter.commands.request_options import request_options
 from exporter.errors import ExportError, InternalError, UsageError
 from exporter.options import DEFAULT_FORMATS
 from exporter.session import Run, Session, StoppedError, run_in_child, serve
@@ -63,19 +64,31 @@ COMMANDS = {
 }
 
 
+# With one of these an export is a batch, of one model or of many.
+OF_A_BATCH = ("--config", "--dry-run")
+
+
 class DefaultToExport(click.Group):
     """`export-model SOURCE` is `export-model export SOURCE`, and `export-model --help` is its help."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = args or ["--help"]
         is_command = words[0] in self.commands or words[0] in COMMANDS
-        return super().parse_args(ctx, words if is_command else ["export", *words])
+        words = words if is_command else ["export", *words]
+        if words[0] == "export" and any(map(_is_of_a_batch, words)):
+            words[0] = "batch"
+        return super().parse_args(ctx, words)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
             command: click.Command = importlib.import_module(COMMANDS[name]).command
             return command
         return super().get_command(ctx, name)
+
+
+def _is_of_a_batch(word: str) -> bool:
+    """A file of settings, named as a source, or an option that only a batch has."""
+    return word.partition("=")[0] in OF_A_BATCH or (word.lower().endswith(".toml") and not word.startswith("-"))
 
 
 class ShortUsage(click.Command):
@@ -93,6 +106,7 @@ def app() -> None:
 
 @app.command(cls=ShortUsage, epilog=EPILOG)
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@request_options(expose_value=False)
 @export_options
 @click.option(
     "--max-memory", metavar="SIZE", help="Stop a model that goes above it, such as 4GiB.  [default: no limit]"

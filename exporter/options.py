@@ -221,10 +221,9 @@ def _picture(options: ExportOptions, formats: Sequence[str]) -> PictureOptions:
         ("--theme", options.theme, THEME_NAMES),
         ("--color-by", options.color_by, COLOURINGS),
     ):
-        near = difflib.get_close_matches(value, choices, n=1)
-        require(
-            value in choices, f"{flag} {value}", f"there are {', '.join(choices)}", f"{flag} {(near or choices)[0]}"
-        )
+        if value not in choices:
+            near = difflib.get_close_matches(value, choices, n=1) or choices
+            require(False, f"{flag} {value}", f"there are {', '.join(choices)}", f"{flag} {near[0]}")
     depth, most = options.depth, options.max_nodes
     require(depth is None or depth >= 0, f"--depth {depth}", "it counts levels of blocks from 0", "--depth 1")
     require(most is None or most >= 1, f"--max-nodes {most}", "a picture has at least one box", "--max-nodes 60")

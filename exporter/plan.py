@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,21 +34,39 @@ class Refusal:
     error: ExportError
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A model that is wanted. `name` is that of its folder, empty where the source gives it one."""
+
+    source: str
+    options: ExportOptions
+    name: str = ""
+
+
 def plan(sources: Iterable[str], options: ExportOptions) -> list[Job | Refusal]:
-    """One job per source, in order; a source given twice is one job, and a bad one does not stop the others.
+    """One job per source, all with the same options: `plan_entries`. Raises UsageError."""
+    checked(options)
+    return plan_entries([Entry(source, options) for source in sources])
+
+
+def plan_entries(entries: Sequence[Entry]) -> list[Job | Refusal]:
+    """One job per entry, in order; the same one given twice is one job, and a bad one does not stop the others.
 
     Raises UsageError for options that make no sense for any source.
     """
-    template = checked(options)
+    templates = {options: checked(options) for options in {entry.options for entry in entries}}
     planned: dict[object, Job | Refusal] = {}
-    names: set[str] = set()
-    for source in sources:
+    # Those that somebody has chosen are not to be had for others, even for those before them.
+    names = {entry.name.casefold() for entry in entries}
+    for entry in entries:
         try:
-            reference = detection.detect(source, options.source_kind)
-            if (key := _identity(reference)) not in planned:
-                planned[key] = _job(reference, _free_name(reference.name, names), template, options)
+            reference = detection.detect(entry.source, entry.options.source_kind)
+            key = (_identity(reference), entry.name, entry.options)
+            if key not in planned:
+                name = entry.name or _free_name(reference.name, names)
+                planned[key] = _job(reference, name, templates[entry.options], entry.options)
         except ExportError as error:
-            planned[source] = Refusal(source, error)
+            planned[entry] = Refusal(entry.source, error)
     return list(planned.values())
 
 

@@ -22,7 +22,7 @@ FLOORS: list[dict[str, list[str]]] = [
     {"notebook": ["notebook"]},
     {"cli": ["__main__", "cli", "commands", "console", "session", "batch_session", "summary"]},
     {
-        "plan": ["plan", "options"],
+        "plan": ["plan", "options", "config"],
         "batch": ["batch", "supervisor", "child_process", "fork_*"],
         "query": ["query"],
         "diff": ["diff"],

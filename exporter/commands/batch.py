@@ -1,4 +1,4 @@
-"""`export-model batch SOURCE...`: many models, several at a time."""
+"""`export-model batch SOURCE|FILE.toml...`: many models, several at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 import click
 
 from exporter.batch_session import BatchSession, policy_of
+from exporter.commands.dry_run import show_plan
 from exporter.commands.export_options import export_options
+from exporter.commands.request_options import request_options
+from exporter.commands.requests import read_request
 from exporter.errors import UsageError
 from exporter.session import Run
 
@@ -26,7 +29,8 @@ def seconds(ctx: click.Context, parameter: click.Parameter, text: str | None) ->
 
 
 @click.command("batch")
-@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.argument("sources", metavar="SOURCE|FILE.toml...", nargs=-1)
+@request_options()
 @export_options
 @click.option(
     "-j", "--jobs", type=int, metavar="N", help="Models at a time.  [default: what processors and memory allow]"
@@ -39,13 +43,28 @@ def seconds(ctx: click.Context, parameter: click.Parameter, text: str | None) ->
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the time and memory of each stage.")
 @click.option("--debug", is_flag=True, help="Print tracebacks and what the workers printed.")
-@click.pass_obj
-def command(run: Run, sources: tuple[str, ...], **flags: Any) -> int:
+@click.pass_context
+def command(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    files: tuple[str, ...],
+    dry_run: bool,
+    plan_format: str,
+    **flags: Any,
+) -> int:
     """Export many models, several at a time, in as much memory as there is.
 
-    What is up to date is skipped, so that the same command finishes what was interrupted. Ctrl-C once lets finish what
-    runs, twice stops at once.
+    A FILE.toml says which models, and how: docs/batches.md. What is up to date is skipped, so that the same command
+    finishes what was interrupted. Ctrl-C once lets finish what runs, twice stops at once.
     """
-    policy = policy_of(flags)
-    printing = {name: flags.pop(name) for name in ("quiet", "verbose", "debug")}
-    return BatchSession(run, policy, **printing).export(sources, flags)
+    run: Run = ctx.obj
+    named = [source for source in sources if source.lower().endswith(".toml")]
+    models = [source for source in sources if source not in named]
+    if not (models or named or files):
+        raise UsageError("no SOURCE is named", why="and no file of settings", hint=f"{ctx.command_path} --help")
+    request = read_request(ctx, models, [*named, *files], flags, policy_of)
+    policy = policy_of(request.flags)
+    if dry_run:
+        return show_plan(request.entries, policy, plan_format)
+    printing = {name: request.flags.pop(name) for name in ("quiet", "verbose", "debug")}
+    return BatchSession(run, policy, **printing).export(request.entries)

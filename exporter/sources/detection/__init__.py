@@ -104,10 +104,7 @@ def detect(source: str, kind: str = "") -> SourceRef:
     """Say what `source` is; `kind` has the last word. Raises UsageError (unknown), SourceError, UnsupportedError."""
     if not kind:
         return _detected(source)
-    if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
-        why, hint = f"there are {', '.join(KINDS)}", f"--source-kind {near[0]}" if near else "leave it out"
-        raise UsageError("is an unknown kind of source", where=f"--source-kind {kind}", why=why, hint=hint)
+    check_kind(kind)
     try:
         found = _detected(source)
     except ExportError as error:
@@ -120,6 +117,14 @@ def detect(source: str, kind: str = "") -> SourceRef:
         why = f"it is {KINDS[found.kind]}"
         raise UsageError(f"is not {KINDS[kind]}", where=source, why=why, hint="leave --source-kind out")
     return SourceRef(kind, source, found.name, f"is {KINDS[found.kind]}")
+
+
+def check_kind(kind: str) -> None:
+    """Raises UsageError for a kind that there is not; empty means that the content says it."""
+    if kind and kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=1)
+        why, hint = f"there are {', '.join(KINDS)}", f"--source-kind {near[0]}" if near else "leave it out"
+        raise UsageError("is an unknown kind of source", where=f"--source-kind {kind}", why=why, hint=hint)
 
 
 def files_of(reference: SourceRef) -> list[str]:
@@ -172,7 +177,7 @@ def _by_name(source: str) -> SourceRef:
     for named_source in NAMED_SOURCES:
         if found := named_source(source):
             return SourceRef(found[0], source, found[1])
-    if _looks_like_path(source):
+    if looks_like_path(source):
         raise _missing(Path(source))
     if application := _application(source):
         return application
@@ -183,7 +188,8 @@ def _by_name(source: str) -> SourceRef:
     )
 
 
-def _looks_like_path(source: str) -> bool:
+def looks_like_path(source: str) -> bool:
+    """Whether it cannot be the name of a model."""
     return "/" in source or "\\" in source or source.lower().endswith(PATH_SUFFIXES)
 
 
@@ -200,7 +206,7 @@ def _missing(path: Path) -> SourceError:
 
 def _directory(path: Path, source: str) -> SourceRef:
     """A bare model name means the model even where an export of it lies beside, as after `--output .`."""
-    if not _looks_like_path(source) and (found := _application(source)):
+    if not looks_like_path(source) and (found := _application(source)):
         return found
     for folder_kind in FOLDER_KINDS:
         if kind := folder_kind(path):
