@@ -195,3 +195,59 @@ NODES = _schema(
     ],
 )
 SCHEMAS = {"models": MODELS, "layers": LAYERS, "tensors": TENSORS, "edges": EDGES, "nodes": NODES}
+
+# A table of its own: a row is a model of a batch, whether it was exported or not, and it has no folder with a receipt.
+MOMENT = pa.timestamp("us", tz="UTC")
+FILES = _list_of(pa.struct([("name", TEXT), ("nbytes", INTEGER)]))
+BATCH = _schema(
+    "batch",
+    [
+        _known(
+            "source", TEXT, "what was to be exported: a file's name without folders, or a name in keras.applications"
+        ),
+        _unknowable("kind", TEXT, "kind of source; NULL when it is not known"),
+        _known(
+            "status",
+            TEXT,
+            "done, mismatch (exported, and differs from its source), failed, skipped (up to date from an earlier run), "
+            "not run (the batch ended before)",
+        ),
+        _unknowable("status_code", INTEGER, "exit status that the model alone would have had; NULL when not run"),
+        _unknowable("error_type", TEXT, "class of the error; this and the four that follow are NULL without one"),
+        _unknowable("error_what", TEXT, "what happened"),
+        _unknowable("error_where", TEXT, "file, layer or operation where it happened"),
+        _unknowable("error_why", TEXT, "why it happened"),
+        _unknowable("error_hint", TEXT, "what to try next"),
+        _known("attempts", INTEGER, "how often it was tried in this run; 0 when skipped or not run"),
+        _unknowable("started", MOMENT, "when the last attempt started; NULL when there was none in this run"),
+        _unknowable("seconds", NUMBER, "time that the last attempt took; of the earlier run when skipped"),
+        _unknowable("waited_seconds", NUMBER, "time between the start of the batch and the first attempt"),
+        _unknowable("peak_rss_bytes", INTEGER, "most memory of the worker process; of the earlier run when skipped"),
+        _unknowable("tree_peak_rss_bytes", INTEGER, "most memory of the worker and its children together"),
+        _unknowable("need_bytes", INTEGER, "the estimate of that before the start, which admission counts with"),
+        _unknowable(
+            "verification",
+            TEXT,
+            "passed, mismatch, skipped (not compared); none when there is no ONNX file; NULL without an export",
+        ),
+        _unknowable("verification_reason", TEXT, "why it was skipped, or what weakens a pass"),
+        _unknowable("max_abs_difference", NUMBER, "largest difference of an output element, source to ONNX Runtime"),
+        _unknowable("weights", TEXT, "where the weights come from"),
+        _unknowable("params", INTEGER, "elements of all weights"),
+        _unknowable("weight_bytes", INTEGER, "bytes of all weights in the source"),
+        _unknowable("layers", INTEGER, "number of layers"),
+        _unknowable("onnx_nodes", INTEGER, "number of ONNX nodes; NULL when there is no ONNX graph"),
+        _known(
+            "files", FILES, "name and size of each file in the model's folder but the receipt; empty without an export"
+        ),
+        _known("output_bytes", INTEGER, "sum of the sizes of files"),
+        _known("notes", TEXTS, "sentences that the export had to say"),
+        _unknowable("fingerprint", TEXT, "what the receipt is compared with to see whether the model is up to date"),
+        _unknowable("source_digest", TEXT, "SHA-256 of the source; NULL without an export"),
+        _known("export_model_version", TEXT, "version of this tool; the one that exported it when skipped"),
+        _unknowable("tensorflow_version", TEXT, "version of TensorFlow"),
+        _unknowable("keras_version", TEXT, "version of Keras"),
+        _unknowable("tf2onnx_version", TEXT, "version of tf2onnx; NULL when there is no ONNX graph"),
+        _unknowable("onnx_version", TEXT, "version of onnx; NULL when there is no ONNX graph"),
+    ],
+)

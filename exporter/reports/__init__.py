@@ -1,0 +1,1 @@
+"""What a batch leaves behind about itself: a table, two pages to read, and a file for monitoring."""

@@ -1,0 +1,148 @@
+"""`report.html`: a batch on one page for any browser, in one file that loads nothing.
+
+The page's own policy lets one script run, known by its hash: it sorts and filters the table, which is complete and in
+a useful order without it. Everything that comes out of a model or a file goes through `text`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+
+from exporter import __version__
+from exporter.files import new_file
+from exporter.formats.report.facts import text
+from exporter.formats.report.page import source_hash
+from exporter.reports.entries import FAILED, MISMATCH, NOT_RUN, TITLES, BatchReport, Entry, duration, totals_text
+from exporter.reports.model_rows import table
+from exporter.reports.totals import facts, memory_text, moment, note_text
+
+FILE = "report.html"
+SLOT = re.compile(r"\{\{(\w+)\}\}")
+
+
+def write(report: BatchReport, folder: Path) -> None:
+    """Raises OutputError."""
+    with new_file(folder / FILE) as stream:
+        for piece in page(report):
+            stream.write(piece.encode())
+
+
+def page(report: BatchReport) -> Iterator[str]:
+    """The text of the page, piece by piece."""
+    for place, piece in enumerate(SLOT.split(asset("batch.html"))):
+        if place % 2:
+            yield from SLOTS[piece](report)
+        else:
+            yield piece
+
+
+def asset(name: str) -> str:
+    return (files(__package__) / "assets" / name).read_bytes().decode("utf-8")
+
+
+def policy(report: BatchReport) -> Iterator[str]:
+    """Nothing is loaded from anywhere. Styles may be inline, because bars have their lengths there."""
+    allowed = f"script-src {source_hash(asset('batch.js'))}; style-src 'unsafe-inline'"
+    content = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+    yield f'<meta http-equiv="Content-Security-Policy" content="{content}">'
+
+
+def title(report: BatchReport) -> Iterator[str]:
+    yield text(f"Batch {report.name}")
+
+
+def subtitle(report: BatchReport) -> Iterator[str]:
+    yield text(f"{totals_text(report.counts())}; started {moment(report.started)}, took {duration(report.seconds)}")
+
+
+def note(report: BatchReport) -> Iterator[str]:
+    if sentence := note_text(report):
+        yield f'<p class="alert" role="note">{text(sentence)}</p>'
+
+
+def tiles(report: BatchReport) -> Iterator[str]:
+    """Each status that there is, and what the run took."""
+    found = report.counts()
+    pairs = [("Models", f"{len(report.entries):,}", totals_text({}) if not report.entries else "in the plan")]
+    pairs += [(TITLES[status].capitalize(), f"{found[status]:,}", WHAT[status]) for status in TITLES if found[status]]
+    pairs += [("Wall time", duration(report.seconds), ""), ("Memory", *_split(memory_text(report)))]
+    for name, value, more in pairs:
+        yield f"<div><dt>{text(name)}</dt><dd>{text(value)}<small>{text(more)}</small></dd></div>"
+
+
+WHAT = {
+    FAILED: "nothing was written, or what was there stays",
+    MISMATCH: "exported, and differs from its source",
+    NOT_RUN: "not exported",
+    "done": "exported in this run",
+    "skipped": "exported by an earlier run",
+}
+
+
+def _split(memory: str) -> tuple[str, str]:
+    used, space, rest = memory.partition(" at most")
+    return used, (space + rest).strip()
+
+
+def shares(report: BatchReport) -> Iterator[str]:
+    found = {status: count for status, count in report.counts().items() if count}
+    parts = "".join(
+        f'<span class="{css(status)}" style="flex:{count}" title="{count:,} {TITLES[status]}"></span>'
+        for status, count in found.items()
+    )
+    yield f'<div class="shares" role="img" aria-label="{text(totals_text(found))}">{parts}</div>'
+
+
+def css(status: str) -> str:
+    return status.replace(" ", "-")
+
+
+def fact_list(report: BatchReport) -> Iterator[str]:
+    for name, value in facts(report):
+        yield f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>"
+
+
+def failures(report: BatchReport) -> Iterator[str]:
+    """What one opens the page for, as sentences."""
+    for status in (FAILED, MISMATCH):
+        if entries := report.of(status):
+            heading = f"{TITLES[status].capitalize()} ({len(entries):,})"
+            yield f'<section aria-labelledby="{status}"><h2 id="{status}">{heading}</h2>'
+            yield f'<ul class="problems">{"".join(map(_problem, entries))}</ul></section>'
+    if missing := report.of(NOT_RUN):
+        names = "".join(f"<li>{text(entry.model)}</li>" for entry in missing)
+        yield f'<section aria-labelledby="not-run"><h2 id="not-run">Not run ({len(missing):,})</h2>'
+        yield f'<ul class="names">{names}</ul></section>'
+
+
+def _problem(entry: Entry) -> str:
+    tries = f"tried {entry.attempts} times, " if entry.attempts > 1 else ""
+    hint = entry.error.hint if entry.error else ""
+    attempt = f'<p class="try">Try: {text(hint)}</p>' if hint else ""
+    code = f"<small>{tries}exit status {entry.status_code}</small>"
+    return (
+        f'<li class="{css(entry.status)}"><h3>{text(entry.model)}</h3><p>{text(entry.sentence)}</p>{attempt}{code}</li>'
+    )
+
+
+def provenance(report: BatchReport) -> Iterator[str]:
+    yield text(f"export-model {__version__}. The same as a table: batch.parquet. For pull requests: report.md.")
+
+
+SLOTS: dict[str, Callable[[BatchReport], Iterator[str]]] = {
+    "policy": policy,
+    "title": title,
+    "style": lambda report: iter([f"<style>{asset('batch.css')}</style>"]),
+    "subtitle": subtitle,
+    "note": note,
+    "tiles": tiles,
+    "shares": shares,
+    "facts": fact_list,
+    "failures": failures,
+    "table": table,
+    "provenance": provenance,
+    "script": lambda report: iter([f"<script>{asset('batch.js')}</script>"]),
+}
