@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
-from exporter import console, plan, summary, wire
+from exporter import plan
 from exporter.batch.execution import execute
-from exporter.batch.listener import Listener, Listeners
 from exporter.batch.local import LocalExecutor
 from exporter.batch.needs import need_bytes
 from exporter.batch.queue import run_batch
-from exporter.batch.tasks import NOT_RUN, BatchResult, Policy, Result, Task
+from exporter.batch.tasks import NOT_RUN, BatchResult, Policy, Task
 from exporter.batch.workers import Workers
-from exporter.memory import format_bytes
+from exporter.displays.telling import Telling, TellingOptions
 from exporter.records import Job, Outcome
+from exporter.reports.tally import Budget
 from exporter.session import Run, StoppedError
+
+# More are in the report.
+MOST_NAMES = 20
 
 
 class BatchSession:
-    """`run` carries out one job; the others say how much is printed."""
+    """`run` carries out one job; `telling` says what is told of the batch, and where."""
 
-    def __init__(self, run: Run, policy: Policy, *, quiet: bool, verbose: bool, debug: bool) -> None:
-        self.run, self.policy = run, policy
-        self.quiet, self.verbose, self.debug = quiet, verbose, debug
+    def __init__(self, run: Run, policy: Policy, telling: TellingOptions) -> None:
+        self.run, self.policy, self.telling = run, policy, telling
 
     def export(self, entries: Sequence[plan.Entry]) -> int:
         """The exit status: that of the first source that failed. Raises UsageError and StoppedError."""
@@ -37,8 +39,17 @@ class BatchSession:
         ]
         jobs = [entry for entry in planned if isinstance(entry, Job)]
         tasks = [Task(number, job, need_bytes(job)) for number, job in enumerate(jobs, 1)]
-        batch = run_batch(tasks, self._executor(), self.policy, self._listener(), refused)
-        return self._status(refused, batch)
+        executor = self._executor()
+        budget = Budget(executor.jobs, executor.limit_bytes)
+        # It is said for all models together.
+        output = entries[0].options.output
+        with Telling(self.telling, output, len(planned), budget) as telling:
+            batch = run_batch(tasks, executor, self.policy, telling.listener, refused)
+        status = telling.conclude(refused, batch)
+        _prepare_queries(output)
+        if batch.interrupted:
+            raise _interrupted(batch)
+        return status
 
     def _executor(self) -> LocalExecutor:
         receipts = None if self.policy.force else plan
@@ -47,68 +58,23 @@ class BatchSession:
             partial(execute, run=self.run, receipts=receipts, timeout_seconds=timeout), self.policy, Workers()
         )
 
-    def _listener(self) -> Listener:
-        return Listeners([Lines(quiet=self.quiet, verbose=self.verbose, debug=self.debug)])
 
-    def _status(self, refused: Sequence[Outcome], batch: BatchResult) -> int:
-        outcomes = [*refused, *(result.outcome for result in batch.results)]
-        run = [outcome for outcome in outcomes if outcome.status != NOT_RUN]
-        if not self.quiet:
-            summary.show(run, verbose=self.verbose)
-        if batch.interrupted:
-            finished = sum(outcome.status != "failed" for outcome in run)
-            why = f"{finished} of {len(outcomes)} finished and kept"
-            raise StoppedError("interrupted", why=why, hint="the same command again: it skips what is finished")
-        return next((error.status for error in map(summary.failure, run) if error is not None), 0)
+def _prepare_queries(folder: str) -> None:
+    """pyarrow is imported for it, which nothing before had to wait for."""
+    from exporter.query import preparing
+
+    preparing.prepare(folder)
 
 
-class Lines(Listener):
-    """A line for each thing that happens, on stderr."""
-
-    def __init__(self, *, quiet: bool, verbose: bool, debug: bool) -> None:
-        self.quiet, self.verbose, self.debug = quiet, verbose, debug
-        self.count = self.done = 0
-
-    def begin(self, tasks: Sequence[Task], refused: Sequence[Outcome]) -> None:
-        self.count = len(tasks)
-        for outcome in refused:
-            self._report(outcome)
-
-    def started(self, task: Task, attempt: int) -> None:
-        self._say(task, "started" if attempt == 1 else f"started, attempt {attempt}")
-
-    def event(self, task: Task, event: wire.Event) -> None:
-        if isinstance(event, wire.StageEvent) and event.state == "end" and self.verbose:
-            self._say(task, console.stage_line(event))
-        elif isinstance(event, wire.LogEvent) and self.debug and event.tail.strip():
-            self._say(task, f"the worker printed:\n{event.tail.rstrip()}")
-
-    def waiting(self, task: Task, why: str) -> None:
-        self._say(task, f"waits: {why}")
-
-    def retried(self, task: Task, outcome: Outcome, why: str) -> None:
-        self._say(task, f"{summary.failure(outcome)}; {why}")
-
-    def finished(self, result: Result) -> None:
-        self.done += 1
-        outcome = result.outcome
-        if outcome.status == "done":
-            memory = format_bytes(outcome.tree_peak_rss_bytes)
-            text = f"done in {outcome.seconds:.1f} s, peak memory {memory} ({self.done} of {self.count})"
-            self._say(result.task, text)
-        self._report(outcome)
-
-    def stopping(self, why: str) -> None:
-        console.say(why, fg="yellow")
-
-    def _say(self, task: Task, text: str) -> None:
-        if not self.quiet:
-            console.say(f"{task.job.name}: {text}")
-
-    def _report(self, outcome: Outcome) -> None:
-        if error := summary.failure(outcome):
-            trace = str((outcome.error or {}).get("trace", "")) if self.debug else ""
-            console.report(error, trace)
+def _interrupted(batch: BatchResult) -> StoppedError:
+    left = [result.task.job.name for result in batch.results if result.outcome.status == NOT_RUN]
+    kept = sum(result.outcome.status in ("done", "mismatch", "skipped") for result in batch.results)
+    names = f", not finished: {', '.join(left[:MOST_NAMES])}" + (" …" if len(left) > MOST_NAMES else "")
+    return StoppedError(
+        "interrupted",
+        why=f"{kept} of {len(batch.results)} finished and kept{names if left else ''}",
+        hint="the same command again: it skips what is finished",
+    )
 
 
 def policy_of(flags: dict[str, Any]) -> Policy:
@@ -118,3 +84,13 @@ def policy_of(flags: dict[str, Any]) -> Policy:
     limit = checked(plan.ExportOptions(max_memory=flags["max_memory"])).max_memory_bytes
     taken = {name: flags.pop(name) for name in ("jobs", "retries", "fail_fast", "force")}
     return replace(Policy(**taken), max_memory_bytes=limit, timeout_seconds=flags.pop("timeout"))
+
+
+def telling_of(flags: dict[str, Any]) -> TellingOptions:
+    """Takes what says how a batch is reported out of the flags. Raises UsageError."""
+    return TellingOptions(**{field.name: flags.pop(field.name) for field in fields(TellingOptions)})
+
+
+def taken_of(flags: dict[str, Any]) -> tuple[Policy, TellingOptions]:
+    """How the batch is run, and what it tells. Raises UsageError."""
+    return policy_of(flags), telling_of(flags)

@@ -163,8 +163,19 @@ def main(arguments: Sequence[str] | None = None, run: Run = run_in_child) -> int
         return app.main(words, prog_name="export-model", standalone_mode=False, obj=run) or 0
     except Exception as problem:  # noqa: BLE001 (the boundary: what nobody foresaw is reported here and nowhere else)
         error = _translated(problem)
-        console.report(error, traceback.format_exc() if "--debug" in words else "")
+        _report(error, traceback.format_exc() if "--debug" in words else "", words)
         return error.status
+
+
+def _report(error: ExportError, trace: str, words: Sequence[str]) -> None:
+    """As a program that reads the log wants it, where one does: also when the command line was not understood."""
+    if "json" in words or "--log-format=json" in words:
+        from exporter.displays import json_log
+
+        if json_log.is_wanted(words):
+            json_log.write("error", error=json_log.error_record(error, trace))
+            return
+    console.report(error, trace)
 
 
 def _translated(problem: Exception) -> ExportError:

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from exporter.console import say
-from exporter.errors import ExportError, MismatchError, from_record
 from exporter.memory import format_bytes
-from exporter.records import Outcome, OutputDifference, Verification
+from exporter.records import Outcome, Verification
+from exporter.reports.entries import (
+    DONE,
+    FAILED,
+    MISMATCH,
+    SKIPPED,
+    TITLES,
+    BatchReport,
+    Entry,
+    duration,
+    totals_text,
+    verdict,
+)
+from exporter.reports.failures import difference_line
+from exporter.reports.failures import failure as failure
+from exporter.reports.totals import memory_text
 
 FINISHED = ("done", "mismatch")
 UP_TO_DATE = "up to date (--force redoes it)"
 RANDOM = "RANDOM WEIGHTS"
 NOT_COMPARED = "the ONNX file has not been compared with its source"
+BATCH_HEADINGS = ("model", "status", "weights", "time", "peak memory", "verification", "files")
+# More than a screen or two is what the report is for.
+MOST_ROWS = 50
 HEADINGS = ("model", "status", "weights", "time", "peak memory", "verification", "folder")
 
 
@@ -28,24 +46,47 @@ def show(outcomes: Sequence[Outcome], *, verbose: bool) -> None:
         _warn(outcome)
 
 
-def failure(outcome: Outcome) -> ExportError | None:
-    """The error that an outcome means, None for `done` and `skipped`."""
-    if outcome.error is not None:
-        return from_record(dict(outcome.error))
-    if outcome.status == "mismatch":
-        return MismatchError(
-            "the ONNX file and its source disagree",
-            where=outcome.name,
-            why="; ".join(difference_line(each) for each in _outputs(outcome) if not each.max_abs <= each.limit)
-            or (outcome.verification.reason if outcome.verification else ""),
-            hint="compare the numbers above with what the model is for; --atol and --rtol set what is allowed",
-        )
-    return None
+def show_batch(report: BatchReport, written: Sequence[Path], *, verbose: bool) -> None:
+    """What is well as a table, then what went wrong as sentences, because the end is what stays on the screen."""
+    good = report.of(DONE, SKIPPED)
+    if good and (verbose or len(good) <= MOST_ROWS):
+        say("", err=False)
+        _say_columns([BATCH_HEADINGS, *map(_batch_row, good)], indent="")
+    if random := sum(entry.is_random for entry in report.entries):
+        which = "a model has" if random == 1 else f"{random:,} models have"
+        say(f"{which} {RANDOM}: the structure is right, nothing is trained", err=False, fg="yellow", bold=True)
+    if bad := report.of(FAILED, MISMATCH):
+        _show_failures(bad)
+    for path in written[-1:]:
+        say(f"report: {path}", err=False)
+    memory = f", memory {memory_text(report)}" if report.memory_bytes else ""
+    say(f"{totals_text(report.counts())} in {duration(report.seconds)}{memory}", err=False, bold=True)
 
 
-def difference_line(difference: OutputDifference) -> str:
-    shape = "×".join(map(str, difference.shape))
-    return f"{difference.output} ({shape}) differs by at most {difference.max_abs:.2g}, allowed {difference.limit:.2g}"
+def _show_failures(entries: Sequence[Entry]) -> None:
+    say("", err=False)
+    for entry in entries[:MOST_ROWS]:
+        tries = f" (tried {entry.attempts} times)" if entry.attempts > 1 else ""
+        say(f"{entry.model}: {TITLES[entry.status]}{tries}: {entry.sentence}", err=False, fg="red")
+        if entry.error and entry.error.hint:
+            say(f"  try: {entry.error.hint}", err=False)
+    if len(entries) > MOST_ROWS:
+        say(f"and {len(entries) - MOST_ROWS:,} more", err=False)
+
+
+def _batch_row(entry: Entry) -> tuple[str, ...]:
+    """Times of an earlier run would read as those of this one."""
+    is_old = entry.status == SKIPPED
+    memory = None if is_old else entry.memory_bytes
+    return (
+        entry.model,
+        TITLES[entry.status],
+        entry.weights or "-",
+        "-" if is_old else duration(entry.seconds),
+        "-" if memory is None else format_bytes(memory),
+        "-" if is_old else verdict(entry),
+        format_bytes(entry.output_bytes),
+    )
 
 
 def verification_lines(verification: Verification | None) -> list[str]:
@@ -60,10 +101,6 @@ def verification_lines(verification: Verification | None) -> list[str]:
     verdict = "passed" if verification.status == "passed" else "MISMATCH"
     but = f", but {verification.reason}" if verification.status == "passed" and verification.reason else ""
     return [f"verification: {verdict}{but}", *(f"  {difference_line(each)}" for each in verification.outputs)]
-
-
-def _outputs(outcome: Outcome) -> tuple[OutputDifference, ...]:
-    return outcome.verification.outputs if outcome.verification else ()
 
 
 def _is_random(outcome: Outcome) -> bool:

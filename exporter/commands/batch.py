@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from exporter.batch_session import BatchSession, policy_of
+from exporter.batch_session import BatchSession, taken_of
 from exporter.commands.dry_run import show_plan
 from exporter.commands.export_options import export_options
 from exporter.commands.request_options import request_options
 from exporter.commands.requests import read_request
+from exporter.commands.telling_options import telling_options
 from exporter.errors import UsageError
 from exporter.session import Run
 
@@ -40,6 +41,7 @@ def seconds(ctx: click.Context, parameter: click.Parameter, text: str | None) ->
 @click.option("--retries", type=int, default=1, show_default=True, help="For what may pass: killed, out of memory.")
 @click.option("--fail-fast/--continue", help="Start nothing more after the first failure.  [default: continue]")
 @click.option("--force", is_flag=True, help="Export again what is up to date.")
+@telling_options
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the time and memory of each stage.")
 @click.option("--debug", is_flag=True, help="Print tracebacks and what the workers printed.")
@@ -62,9 +64,8 @@ def command(
     models = [source for source in sources if source not in named]
     if not (models or named or files):
         raise UsageError("no SOURCE is named", why="and no file of settings", hint=f"{ctx.command_path} --help")
-    request = read_request(ctx, models, [*named, *files], flags, policy_of)
-    policy = policy_of(request.flags)
+    request = read_request(ctx, models, [*named, *files], flags, taken_of)
+    policy, telling = taken_of(request.flags)
     if dry_run:
         return show_plan(request.entries, policy, plan_format)
-    printing = {name: request.flags.pop(name) for name in ("quiet", "verbose", "debug")}
-    return BatchSession(run, policy, **printing).export(request.entries)
+    return BatchSession(run, policy, telling).export(request.entries)

@@ -15,7 +15,7 @@ from exporter.reports.entries import DONE, SKIPPED, duration
 from exporter.reports.failures import failure
 from exporter.reports.tally import Tally
 
-YELLOW = {"fg": "yellow"}
+YELLOW: dict[str, Any] = {"fg": "yellow"}
 
 
 class Lines(Listener):

@@ -78,7 +78,7 @@ class LiveTable(Lines):
     def _table(self, shown: Sequence[Running]) -> Table:
         table = Table.grid(padding=(0, 2))
         for justify in ("left", "left", "right", "right", "left"):
-            table.add_column(justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+            table.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
         for each in shown:
             table.add_row(*(Text(console.printable(cell)) for cell in self._cells(each)))
         return table

@@ -15,9 +15,10 @@ from exporter import __version__
 from exporter.files import new_file
 from exporter.formats.report.facts import text
 from exporter.formats.report.page import source_hash
+from exporter.memory import format_bytes
 from exporter.reports.entries import FAILED, MISMATCH, NOT_RUN, TITLES, BatchReport, Entry, duration, totals_text
 from exporter.reports.model_rows import table
-from exporter.reports.totals import facts, memory_text, moment, note_text
+from exporter.reports.totals import facts, moment, note_text
 
 FILE = "report.html"
 SLOT = re.compile(r"\{\{(\w+)\}\}")
@@ -68,7 +69,7 @@ def tiles(report: BatchReport) -> Iterator[str]:
     found = report.counts()
     pairs = [("Models", f"{len(report.entries):,}", totals_text({}) if not report.entries else "in the plan")]
     pairs += [(TITLES[status].capitalize(), f"{found[status]:,}", WHAT[status]) for status in TITLES if found[status]]
-    pairs += [("Wall time", duration(report.seconds), ""), ("Memory", *_split(memory_text(report)))]
+    pairs += [("Wall time", duration(report.seconds), ""), ("Memory", *_memory(report))]
     for name, value, more in pairs:
         yield f"<div><dt>{text(name)}</dt><dd>{text(value)}<small>{text(more)}</small></dd></div>"
 
@@ -82,9 +83,9 @@ WHAT = {
 }
 
 
-def _split(memory: str) -> tuple[str, str]:
-    used, space, rest = memory.partition(" at most")
-    return used, (space + rest).strip()
+def _memory(report: BatchReport) -> tuple[str, str]:
+    allowed = f", of the {format_bytes(report.max_memory_bytes)} allowed" if report.max_memory_bytes else ""
+    return format_bytes(report.memory_bytes) if report.memory_bytes else "unknown", f"of all processes at once{allowed}"
 
 
 def shares(report: BatchReport) -> Iterator[str]:

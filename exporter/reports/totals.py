@@ -36,8 +36,9 @@ def output_bytes(entries: Iterable[Entry]) -> int:
 
 
 def memory_text(report: BatchReport) -> str:
-    used = "unknown" if not report.memory_bytes else f"{format_bytes(report.memory_bytes)} at most"
-    return f"{used} of {format_bytes(report.max_memory_bytes)} allowed" if report.max_memory_bytes else used
+    """`at most 3.2 GB of the 16 GB allowed`."""
+    used = f"at most {format_bytes(report.memory_bytes)}" if report.memory_bytes else "unknown"
+    return f"{used} of the {format_bytes(report.max_memory_bytes)} allowed" if report.max_memory_bytes else used
 
 
 def verdicts(entries: Iterable[Entry]) -> str:
