@@ -18,8 +18,10 @@ from exporter.records import Outcome
 from exporter.reports.entries import DONE, SKIPPED, TITLES, duration
 from exporter.reports.tally import Budget, Running
 
-# Lines of totals below the rows, and the line below them on which the cursor stands.
-TOTALS_LINES, CURSOR_LINES = 2, 1
+# The line below all on which the cursor stands.
+CURSOR_LINES = 1
+# With less, there are only totals.
+ROOM_FOR_ROWS = 2
 STYLES = {"red": "bold red", "yellow": "bold yellow"}
 
 
@@ -68,12 +70,15 @@ class LiveTable(Lines):
         self._live.update(self.picture(), refresh=True)
 
     def picture(self) -> Group:
-        """As many rows as there is room for, and the totals."""
-        room = max(1, self.screen.size.height - TOTALS_LINES - CURSOR_LINES)
+        """As many rows as there is room for, and the totals; in a tiny terminal only how many models are finished."""
+        height = max(1, self.screen.size.height - CURSOR_LINES)
+        totals = list(self._totals())[: height if height <= ROOM_FOR_ROWS else None]
         running = sorted(self.tally.running.values(), key=lambda each: each.since)
-        shown = running if len(running) <= room else running[: room - 1]
-        left_out = [] if len(shown) == len(running) else [_line(f"… {len(running) - len(shown)} more running", "dim")]
-        return Group(self._table(shown), *left_out, *self._totals())
+        room = height - len(totals)
+        shown = running if len(running) <= room else running[: max(0, room - 1)]
+        left_out = len(running) - len(shown)
+        more = [_line(f"… {left_out} more running", "dim")] if left_out and room else []
+        return Group(self._table(shown), *more, *totals)
 
     def _table(self, shown: Sequence[Running]) -> Table:
         table = Table.grid(padding=(0, 2))
