@@ -24,7 +24,7 @@ from keras import layers
 
 from exporter import files, memory, receipts, wire, worker
 from exporter.child_process import SpawnedChild, spawn_worker
-from exporter.errors import InternalError, InUseError, OutputError, ResourceError, SourceError
+from exporter.errors import InternalError, InUseError, ResourceError, SourceError
 from exporter.records import Job
 from exporter.sources.digest import source_digest
 
