@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,12 +24,16 @@ class ForkedChild:
     """A worker whose parent is the server."""
 
     server: ForkServer
+    server_pid: int | None
     pid: int
 
     def reap(self) -> tuple[int, int]:
-        """Raises OSError when the server is gone; then nobody knows how the worker ended."""
-        found = self.server.ask({"reap": self.pid})
-        return found["status"], found["peak_rss_bytes"]
+        """When the server is gone nobody knows how the worker ended; as if it had been killed, then."""
+        if self.server.pid == self.server_pid:
+            with suppress(OSError, ValueError):
+                found = self.server.ask({"reap": self.pid})
+                return found["status"], found["peak_rss_bytes"]
+        return -signal.SIGKILL, 0
 
 
 class ForkServer:
@@ -53,25 +59,33 @@ class ForkServer:
             answer = self.ask(request, (events_descriptor, log.fileno()))
         except (OSError, ValueError):
             return spawn_worker(job_path, result_path, events_descriptor, log)
-        return ForkedChild(self, answer["pid"])
+        return ForkedChild(self, self.pid, answer["pid"])
 
     def ask(self, request: dict[str, Any], descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
         """Raises OSError and ValueError when the server does not answer."""
         with self._lock:
             control = self._started()
-            socket.send_fds(control, [json.dumps(request).encode()], list(descriptors))
-            answer: dict[str, Any] = json.loads(control.recv(REPLY_BYTES))
+            try:
+                socket.send_fds(control, [json.dumps(request).encode()], list(descriptors))
+                answer: dict[str, Any] = json.loads(control.recv(REPLY_BYTES))
+            except (OSError, ValueError):
+                # The next request starts another one.
+                self._end()
+                raise
             return answer
 
     def close(self) -> None:
         """Its workers must have ended before."""
         with self._lock:
-            if self._control is not None:
-                self._control.close()
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
-            self._process = self._control = None
+            self._end()
+
+    def _end(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._process = self._control = None
 
     def _started(self) -> socket.socket:
         if self._control is None:

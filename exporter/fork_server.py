@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 from exporter.startup import collect_rarely, hidden, lean_imports
@@ -57,12 +58,15 @@ def _forked(control: socket.socket, request: dict[str, str], events: int, log: i
     sys.stdout.flush()
     sys.stderr.flush()
     if pid := os.fork():
+        # Here too, so that it leads its group as soon as anybody knows of it.
+        with suppress(OSError):
+            os.setpgid(pid, pid)
         os.close(events)
         os.close(log)
         return pid
     status = 1
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         control.close()
         os.dup2(log, 1)

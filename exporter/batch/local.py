@@ -10,10 +10,12 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from exporter import memory, wire
+from exporter.batch.execution import failed
 from exporter.batch.executor import Ended, Event, Message, Started
 from exporter.batch.tasks import Policy, Task
 from exporter.batch.workers import Workers
 from exporter.child_process import Spawn
+from exporter.errors import InternalError
 from exporter.records import Job, Outcome
 from exporter.supervisor import Watch
 
@@ -96,13 +98,16 @@ class LocalExecutor:
 
     def _carry_out(self, task: Task) -> None:
         running = self._running[task.number]
-        outcome = self._execute(
-            task.job,
-            begin=partial(self._messages.put, Started(task)),
-            watch=lambda event: self._messages.put(Event(task, event)),
-            spawn=self._workers.spawn_for(task.job),
-            stop=running.stop,
-        )
+        try:
+            outcome = self._execute(
+                task.job,
+                begin=partial(self._messages.put, Started(task)),
+                watch=lambda event: self._messages.put(Event(task, event)),
+                spawn=self._workers.spawn_for(task.job),
+                stop=running.stop,
+            )
+        except Exception as error:  # noqa: BLE001 (the boundary of this thread: a defect is the outcome of its job alone)
+            outcome = failed(task.job, InternalError(f"unexpected {type(error).__name__}", why=str(error)[:500]))
         self._messages.put(Ended(task, outcome, running.evicted and outcome.status == "failed"))
 
     def _note(self, message: Message) -> None:
