@@ -420,7 +420,7 @@ def _setting_keys() -> list[Key]:
     flags = {
         name: value for name, value in defaults.items() if name not in ("sources", "files", "dry_run", "plan_format")
     }
-    return list(setting_keys(context, flags, batch.policy_of).values())
+    return list(setting_keys(context, flags, batch.taken_of).values())
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
