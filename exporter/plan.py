@@ -20,10 +20,10 @@ from exporter.sources.detection.kinds import APPLICATION, KINDS, WITHOUT_ONNX
 from exporter.sources.detection.python_sources import check_trust
 
 # To be increased when an unchanged job would write different files.
-FINGERPRINT_SCHEMA = 5
+FINGERPRINT_SCHEMA = 6
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx")
 # What a job is named and where it goes, what only limits it, and what the source digest says already.
-OUTSIDE_FINGERPRINT = ("source", "weights", "output_path", "fingerprint", "trust_code")
+OUTSIDE_FINGERPRINT = ("source", "weights", "output_path", "fingerprint", "trust_code", "max_memory_bytes")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,16 @@ def _receipt(job: Job) -> dict[str, Any] | None:
         return None
     if _verification_status(manifest) == "mismatch" or not files.is_complete(Path(job.output_path), manifest):
         return None
-    return manifest
+    return None if _may_be_verified_now(job, manifest) else manifest
+
+
+def _may_be_verified_now(job: Job, manifest: Mapping[str, Any]) -> bool:
+    """Whether it was not, and the reason may have been another limit of memory: batches are resumed with other ones."""
+    if not job.verify or _verification_status(manifest) != "skipped":
+        return False
+    arguments = manifest.get("arguments")
+    before = arguments.get("max_memory_bytes") if isinstance(arguments, dict) else None
+    return bool(before != job.max_memory_bytes)
 
 
 def skipped(job: Job) -> Outcome:
@@ -153,10 +162,7 @@ def _job(reference: detection.SourceRef, name: str, template: Job, options: Expo
 
 
 def _fingerprint(job: Job) -> str:
-    """Equal where a second run would write the same files and reach the same verdict.
-
-    `max_memory_bytes` belongs to it, because too small a limit makes the verification skipped.
-    """
+    """Equal where a second run would write the same files and reach the same verdict."""
     options = {key: value for key, value in dataclasses.asdict(job).items() if key not in OUTSIDE_FINGERPRINT}
     versions = {name: digest.version(name) for name in LIBRARIES}
     weights = job.weights if job.weights in WEIGHT_CHOICES else "file"

@@ -247,6 +247,8 @@ MISTAKES = [
         "exclude: vgg61 is none of the models (did you mean vgg16?)",
     ),
     ("include = 'other.toml'", 1, "other.toml cannot be read: No such file or directory"),
+    ('include = "a\\u0000b"', 1, 'include = "a\0b" is not a list of files (such as include = ["other.toml"])'),
+    ("[[models]]\nsource = 'vgg16'\nsignature = \"\\u0000\"", 3, 'signature = "\0" is not a text, such as "…"'),
     ("include = 3", 1, 'include = 3 is not a list of files (such as include = ["other.toml"])'),
     ("include = 'zoo.toml'", 1, "includes go in a circle: zoo.toml → zoo.toml (leave this one out)"),
     ("[settings]\njobs = = 1", 2, "is not TOML: .*"),
@@ -418,7 +420,7 @@ def _setting_keys() -> list[Key]:
     flags = {
         name: value for name, value in defaults.items() if name not in ("sources", "files", "dry_run", "plan_format")
     }
-    return list(setting_keys(context, flags, batch.policy_of).values())
+    return list(setting_keys(context, flags, batch.taken_of).values())
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)

@@ -147,7 +147,6 @@ def test_the_fingerprint_stays_when_nothing_that_matters_changes(tmp_path: Path)
         {"atol": 1.0},
         {"rtol": 1.0},
         {"layout_seconds": 1.0},
-        {"max_memory": "4GiB"},
         {"external_data": "always"},
         {"shard_size": "1GB"},
     ],
@@ -220,6 +219,24 @@ def finished(tmp_path: Path, weights: str = "auto", **changes: object) -> Job:
 )
 def test_a_job_is_done_when_its_receipt_and_files_agree(tmp_path: Path, changes: dict[str, object], done: bool) -> None:
     assert plan.is_done(finished(tmp_path, **changes)) is done
+
+
+@pytest.mark.parametrize(
+    ("verdict", "before", "now", "done"),
+    [
+        ("passed", None, "4GiB", True),
+        ("passed", 2**30, None, True),
+        ("skipped", 2**32, "4GiB", True),
+        ("skipped", None, None, True),
+        ("skipped", 2**30, "4GiB", False),
+        ("skipped", 2**30, None, False),
+    ],
+)
+def test_another_limit_of_memory_repeats_only_what_could_not_be_verified(
+    tmp_path: Path, verdict: str, before: int | None, now: str | None, done: bool
+) -> None:
+    finished(tmp_path, verification={"status": verdict}, arguments={"max_memory_bytes": before})
+    assert plan.is_done(only_job(output=str(tmp_path), max_memory=now)) is done
 
 
 def test_without_a_readable_receipt_nothing_is_done(tmp_path: Path) -> None:

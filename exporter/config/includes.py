@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from exporter.config import shipped
-from exporter.config.keys import as_toml, beside
+from exporter.config.keys import as_toml, beside, is_text
 from exporter.config.mistakes import Mistakes, Place
 from exporter.config.toml_file import TomlFile, read
 
@@ -44,7 +44,7 @@ def _add(path: str, above: Sequence[str], asked: Place | None, found: dict[str, 
 def _names(file: TomlFile, mistakes: Mistakes) -> list[str]:
     value = file.data.get(INCLUDE, [])
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(map(is_text, names)):
         wrong = f"include = {as_toml(value)} is not a list of files"
         mistakes.add(file.place(INCLUDE), wrong, 'such as include = ["other.toml"]')
         return []

@@ -83,7 +83,7 @@ class Key:
         return self._checked(value, int if self.kind == "integer" else bool)
 
     def _checked(self, value: Any, *types: type) -> Any:
-        if type(value) in types:
+        if type(value) in types and (not isinstance(value, str) or is_text(value)):
             return value
         text = f"{self.name} = {as_toml(value)} is not {KINDS[self.kind]}"
         if isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?|true|false", value):
@@ -110,6 +110,11 @@ class Key:
         return WrongValueError(
             f"{subject} {what}" + (f": {in_toml(error.why)}" if error.why else ""), in_toml(error.hint)
         )
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is one that a system takes as a name."""
+    return isinstance(value, str) and "\0" not in value
 
 
 def as_toml(value: Any) -> str:

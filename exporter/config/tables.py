@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.config.includes import INCLUDE
-from exporter.config.keys import Key, WrongValueError, as_toml, option_keys
+from exporter.config.keys import Key, WrongValueError, as_toml, is_text, option_keys
 from exporter.config.mistakes import Mistakes, Place, did_you_mean
 from exporter.config.model_sources import Exclusion
 from exporter.config.toml_file import Keys, TomlFile
@@ -140,7 +140,7 @@ class TableReader:
     def _texts(self, file: TomlFile, keys: Keys, value: Any) -> list[tuple[str, Place]]:
         """A text, or a list of texts, each with its place."""
         texts = [value] if isinstance(value, str) else value
-        if isinstance(texts, list) and all(isinstance(text, str) and text.strip() for text in texts):
+        if isinstance(texts, list) and all(is_text(text) and text.strip() for text in texts):
             return [(text, file.place(*keys, number)) for number, text in enumerate(texts)]
         what = f"{keys[-1]} = {as_toml(value)} is not a text or a list of texts"
         self.mistakes.add(file.place(*keys), what)
