@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 import ml_dtypes  # noqa: F401 (teaches NumPy the name bfloat16)
 import numpy as np
@@ -17,12 +19,20 @@ IMAGE_CHANNELS = (1, 3, 4)
 SMALLEST_SPREAD = 1e-6
 # One part in a million: about what rounding in float32 does to a value on its way through a few layers.
 PERTURBATION = 2.0**-20
+# Texts as NumPy has them before their lengths are known.
+TEXT = "object"
 
 
-def make_inputs(inputs: Sequence[TensorSpec], index_limit: int, seed: int) -> list[np.ndarray]:
+def make_inputs(
+    inputs: Sequence[TensorSpec],
+    index_limit: int,
+    seed: int,
+    choices: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+) -> list[np.ndarray]:
     """Seeded inputs: normal numbers, a second sample of another kind; whole numbers below `index_limit`.
 
-    Numbers of 8 bits are no indices but pixels, or quantised: of them all values occur.
+    Numbers of 8 bits are no indices but pixels, or quantised: of them all values occur. `choices` has the values of an
+    input by its name, where others are not known to mean anything.
 
     The second sample of an image is around mid-grey on the scale from 0 to 255, which models with a rescaling of their
     own are made for; of anything else it is 16 times as large.
@@ -30,7 +40,11 @@ def make_inputs(inputs: Sequence[TensorSpec], index_limit: int, seed: int) -> li
     generator = np.random.default_rng(seed)
     arrays: list[np.ndarray] = []
     for spec in inputs:
-        shape, dtype = tuple(size or 1 for size in spec.shape or ()), np.dtype(spec.dtype or "float32")
+        shape = tuple(size or 1 for size in spec.shape or ())
+        dtype = np.dtype(TEXT if spec.dtype == "string" else spec.dtype or "float32")
+        if choices.get(spec.name):
+            arrays.append(_chosen(choices[spec.name], shape, generator).astype(dtype))
+            continue
         if dtype.kind in "iu" and dtype.itemsize == 1:
             info = np.iinfo(dtype)
             arrays.append(generator.integers(info.min, info.max, shape, dtype, endpoint=True))
@@ -44,6 +58,13 @@ def make_inputs(inputs: Sequence[TensorSpec], index_limit: int, seed: int) -> li
             array[1] = 127.5 + 4 * array[1] if is_image else 16 * array[1]
         arrays.append(array.astype(dtype))
     return arrays
+
+
+def _chosen(choices: Sequence[Any], shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """The last of the choices is in it, where there is room for one."""
+    places = generator.integers(0, len(choices), shape)
+    places[(-1,) * len(shape)] = len(choices) - 1
+    return np.array(choices, TEXT)[places]
 
 
 def perturbed(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -64,6 +85,7 @@ def compare(
     Where the first axis of an output counts the `samples`, each has a limit of its own: one with large values does not
     excuse another.
     """
+    expected, found = (list(map(comparable, arrays)) for arrays in (expected, found))
     if [array.shape for array in expected] != [array.shape for array in found]:
         shapes = f"{[list(array.shape) for array in found]} instead of {[list(array.shape) for array in expected]}"
         return Verification("mismatch", f"the outputs have the shapes {shapes}")
@@ -112,7 +134,9 @@ def judge(
 
 def _spread(array: np.ndarray) -> float:
     """The range of the values as a part of the largest magnitude; 0 for a constant."""
-    values = comparable(array).astype(np.float64)
+    if array.dtype.kind == "U":
+        return float(len(np.unique(array)) > 1)
+    values = array.astype(np.float64)
     values = values[np.isfinite(values)]
     magnitude = np.max(np.abs(values), initial=0.0)
     return float(np.ptp(values) / magnitude) if magnitude else 0.0
@@ -130,7 +154,10 @@ def _worst(
 
 
 def _difference(name: str, expected: np.ndarray, found: np.ndarray, atol: float, rtol: float) -> OutputDifference:
-    a, b = comparable(expected).astype(np.float64), comparable(found).astype(np.float64)
+    if expected.dtype.kind == "U":
+        # Text is the same or it is not.
+        expected, found = np.zeros(expected.shape), np.asarray(expected != found)
+    a, b = expected.astype(np.float64), found.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore", over="ignore"):
         gaps = np.where(same, 0.0, np.abs(a - b))
@@ -142,5 +169,8 @@ def _difference(name: str, expected: np.ndarray, found: np.ndarray, atol: float,
 
 
 def comparable(array: np.ndarray) -> np.ndarray:
-    """NumPy's files know no bfloat16."""
+    """NumPy's files know no bfloat16, and text only of a fixed length; texts may be bytes."""
+    if array.dtype.kind in "OS":
+        texts = [each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in array.flat]
+        return np.array(texts, dtype=str).reshape(array.shape)
     return array.astype(np.float32) if array.dtype.kind == "V" or array.dtype.name == "bfloat16" else array

@@ -27,6 +27,7 @@ from exporter.errors import SourceError
 from exporter.files import new_file, write_json
 from exporter.records import Job, ModelGraph, TensorSpec, Verification
 from exporter.verification_understudy import Understudy
+from exporter.verification_keys import table_keys
 
 # Half precision keeps 8 to 11 bits, and every framework sums in its own order.
 HALF_PRECISION = {"float16": 2e-2, "bfloat16": 1e-1}
@@ -118,8 +119,10 @@ def verify(
     if needed > free:
         reason = f"it would need about {memory.format_bytes(needed)}, and {memory.format_bytes(max(free, 0))} are free"
         return Verification("skipped", reason, needed_bytes=needed)
-    if any(spec.dtype == "string" or spec.shape is None for spec in specs):
-        return Verification("skipped", "inputs of text or of unknown rank cannot be made up", needed_bytes=needed)
+    keys = table_keys(onnx_path) if all(spec.shape is not None for spec in specs) else {}
+    if any(spec.shape is None or (spec.dtype == "string" and spec.name not in keys) for spec in specs):
+        why = "inputs of unknown rank, or of text that no table takes, cannot be made up"
+        return Verification("skipped", why, needed_bytes=needed)
     request = Request(job, specs, _index_limit(graph), _atol(job, graph), _rtol(job, graph), str(onnx_path))
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
@@ -300,7 +303,8 @@ def run_sensitivity(request: Request, folder: Path) -> None:
 
 
 def _inputs(request: Request) -> list[np.ndarray]:
-    return make_inputs(request.inputs, request.index_limit, request.job.seed)
+    keys = table_keys(Path(request.onnx_path))
+    return make_inputs(request.inputs, request.index_limit, request.job.seed, keys)
 
 
 def _save(path: Path, arrays: Sequence[np.ndarray]) -> None:

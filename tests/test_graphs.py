@@ -197,34 +197,6 @@ def test_what_computes_with_a_variable_that_it_changes_has_no_onnx(tmp_path: Pat
         opened.structure(job)
 
 
-class Lookup(tf.Module):
-    def __init__(self, vocabulary: Path) -> None:
-        super().__init__()
-        kinds = tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
-        self.words = tf.lookup.StaticHashTable(tf.lookup.TextFileInitializer(str(vocabulary), *kinds), -1)
-        self.rows = tf.Variable(tf.ones([3, 2]), name="rows")
-
-    def run(self, words: Any) -> dict[str, Any]:
-        return {"y": tf.gather(self.rows, self.words.lookup(words))}
-
-
-@pytest.mark.slow
-def test_a_table_is_named_where_onnx_cannot_hold_it(tmp_path: Path) -> None:
-    (tmp_path / "words.txt").write_text("a\nb\nc\n")
-    lookup = Lookup(tmp_path / "words.txt")
-    signature = tensorflow_models.signature(lookup.run, "words", [None], tf.string)
-    tf.saved_model.save(lookup, str(tmp_path / "lookup"), signatures=signature)
-    outcome = exported(tmp_path / "lookup", tmp_path / "out", formats=("parquet", "svg"))
-    assert [row["tensor"] for row in rows(outcome, "tensors")] == ["rows"]
-    refused = export_here(tmp_path / "lookup", tmp_path / "onnx")
-    assert refused.error is not None
-    assert refused.error["type"] == "UnsupportedError"
-    assert "LookupTableFind" in refused.error["what"]
-    assert str(tmp_path / "lookup/assets/words.txt") in [
-        str(path) for path in (tmp_path / "lookup").rglob("*") if path.name == "words.txt"
-    ]
-
-
 # Graphs alone, and with a checkpoint ----------------------------------------------------------------------------------
 
 

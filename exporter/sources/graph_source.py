@@ -24,6 +24,7 @@ from exporter.sources.graph_rows import describe_graph
 from exporter.sources.graph_walk import node_name
 from exporter.sources.inlined_graph import inline, make_placeholder
 from exporter.sources.input_shapes import input_specs
+from exporter.sources.lookup_table import MakeTable, declare
 from exporter.sources.scope_rows import KnownLayer
 from exporter.sources.tracing import TracedModel
 from exporter.structure import OnnxStructure
@@ -44,7 +45,8 @@ class GraphParts:
 
     `graph_def` has variables as TensorFlow has them, and `ImmutableConst` nodes for constants, whose
     `memory_region_name` is a key of `values`; the key of a variable is the name of its node. `inputs` and `outputs` are
-    names for the outside and the tensors that they stand for. `known` are layers by name, where the source has them.
+    names for the outside and the tensors that they stand for. `known` are layers by name, where the source has them,
+    `tables` what lookup tables hold, by the nodes that make them.
     """
 
     graph_def: tf.compat.v1.GraphDef
@@ -55,6 +57,7 @@ class GraphParts:
     known: Mapping[str, KnownLayer] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     checks: tuple[Callable[[], None], ...] = ()
+    tables: Mapping[str, MakeTable] = field(default_factory=dict)
 
 
 class OpenedGraph:
@@ -120,6 +123,9 @@ class OpenedGraph:
         nodes = {node.name: node for node in graph_def.node}
         for tensor, spec in zip(self._inlined.inputs, specs, strict=True):
             make_placeholder(nodes[node_name(tensor)], spec.shape, spec.dtype)
+        for name in self._parts.tables.keys() & nodes.keys():
+            attributes = nodes[name].attr
+            declare(nodes[name], attributes["key_dtype"].type, attributes["value_dtype"].type)
         sources = [nodes[node_name(tensor)].input[0] for tensor in self._inlined.outputs]
         return TracedModel(
             graph_def=graph_def,
@@ -131,4 +137,5 @@ class OpenedGraph:
             constants={},
             combinations={},
             owners=self._rows.owners,
+            tables=self._parts.tables,
         )

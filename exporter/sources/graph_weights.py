@@ -12,23 +12,19 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from exporter.errors import SourceError, UsageError
 from exporter.lazy import LazyArray
 from exporter.records import Job
+from exporter.sources.graph_parts import part_of, source_of
 from exporter.sources.graph_source import GraphValue
 from exporter.sources.graph_variables import variables_of
-from exporter.sources.graph_walk import followed, node_name, ordered, reachable, tensor_name
+from exporter.sources.graph_walk import node_name, tensor_name
 from exporter.sources.h5_values import COPY_AGAIN
-from exporter.sources.inlined_graph import REFUSALS, check_graph
-from exporter.sources.onnx_graph import replace
 from exporter.sources.slice_keys import Slice, parse_slice
 from exporter.sources.tensor_bundle import TensorBundle
 from exporter.sources.tensorflow_types import numpy_dtype
-from exporter.sources.tracing import inlined
 
 ASSIGNING = ("AssignVariableOp", "Assign")
 RESTORING = "the graph that restores the variables"
-# What may stand between a restored tensor and the variable that it is assigned to.
 # The file, the keys, and which parts of tensors.
 RESTORE_INPUTS = 3
-BETWEEN = ("Identity", "IdentityN")
 
 
 def own_weights_only(job: Job) -> None:
@@ -70,14 +66,14 @@ def _fitting(array: LazyArray, variable: Any, bundle: TensorBundle) -> LazyArray
 def restored(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, tuple[str, Slice | None]]:
     """Key, and part if it is one, by the node of a variable; empty for a graph that restores nothing."""
     root = meta_graph.saver_def.restore_op_name
-    graph_def = _restoring(meta_graph.graph_def, root) if root else None
+    graph_def = part_of(meta_graph.graph_def, [root], RESTORING) if root else None
     if graph_def is None:
         return {}
     nodes = {node.name: node for node in graph_def.node}
     found = {}
     for node in nodes.values():
         if node.op in ASSIGNING and len(node.input) > 1:
-            variable, restoring = _source(nodes, node.input[0]), _source(nodes, node.input[1])
+            variable, restoring = source_of(nodes, node.input[0]), source_of(nodes, node.input[1])
             maker = nodes.get(node_name(restoring))
             if maker is None or maker.op != "RestoreV2" or len(maker.input) < RESTORE_INPUTS:
                 continue
@@ -87,39 +83,6 @@ def restored(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, tuple[str, Sl
                 # Of equal texts, as those that mean whole tensors, only the first is written.
                 found[node_name(variable)] = keys[place], _part(parts[min(place, len(parts) - 1)] if parts else "")
     return found
-
-
-def _restoring(graph_def: tf.compat.v1.GraphDef, root: str) -> tf.compat.v1.GraphDef | None:
-    """The part of the graph that restores the variables, with its calls taken apart."""
-    root = node_name(root)
-    nodes = {node.name: node for node in graph_def.node}
-    if root not in nodes:
-        return None
-    part = tf.compat.v1.GraphDef()
-    part.CopyFrom(graph_def)
-    used = reachable(nodes, [root])
-    replace(part.node, [node for node in ordered(graph_def.node) if node.name in used])
-    if not any(node.op in ("PartitionedCall", "StatefulPartitionedCall") for node in part.node):
-        return part
-    try:
-        check_graph(part)
-        return inlined(part, [root])
-    except REFUSALS as error:
-        why = " ".join(str(error).split())[:200]
-        raise SourceError("is damaged", where=RESTORING, why=why, hint=COPY_AGAIN) from error
-
-
-def _source(nodes: Mapping[str, Any], tensor: str) -> str:
-    """The tensor that this one is a copy of."""
-
-    def before(name: str) -> str | None:
-        node = nodes.get(node_name(name))
-        if node is None or node.op not in BETWEEN or not node.input:
-            return None
-        place = int(tensor_name(name).rpartition(":")[2]) if node.op == "IdentityN" else 0
-        return str(node.input[place]) if place < len(node.input) else None
-
-    return followed(tensor, before)
 
 
 def _part(text: str) -> Slice | None:
@@ -132,7 +95,7 @@ def _part(text: str) -> Slice | None:
 
 
 def _texts(nodes: Mapping[str, Any], tensor: str) -> list[str]:
-    node = nodes.get(node_name(_source(nodes, tensor)))
+    node = nodes.get(node_name(source_of(nodes, tensor)))
     if node is None or node.op != "Const":
         return []
     return [text.decode("utf-8", "replace") for text in node.attr["value"].tensor.string_val]

@@ -69,7 +69,7 @@ def inline(
     found.fault = _unknown_ops(found.graph_def)
     _without_splats(found)
     for function in graph_def.library.function:
-        _rename_outputs(function, HOLLOW_OP, CONSTANT_OUTPUT, HOLLOW_OUTPUT)
+        rename_outputs(function, HOLLOW_OP, CONSTANT_OUTPUT, HOLLOW_OUTPUT)
         # Marked so that a GPU may run another function in its place (recurrent layers of Keras 2), it is not inlined.
         function.attr.pop("api_implements", None)
     try:
@@ -210,7 +210,7 @@ def _has_fractions(dtype: np.dtype) -> bool:
 def fill_bodies(graph_def: tf.compat.v1.GraphDef, value: Callable[[str], LazyArray]) -> None:
     """The bodies of loops and branches keep their constants."""
     for function in graph_def.library.function:
-        _rename_outputs(function, HOLLOW_OP, HOLLOW_OUTPUT, CONSTANT_OUTPUT)
+        rename_outputs(function, HOLLOW_OP, HOLLOW_OUTPUT, CONSTANT_OUTPUT)
         for node in function.node_def:
             if node.op == HOLLOW_OP:
                 array = value(node.attr["memory_region_name"].s.decode()).real()
@@ -220,7 +220,7 @@ def fill_bodies(graph_def: tf.compat.v1.GraphDef, value: Callable[[str], LazyArr
                 node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
 
 
-def _rename_outputs(function: Any, op: str, old: str, new: str) -> None:
+def rename_outputs(function: Any, op: str, old: str, new: str) -> None:
     """Inside of a function the outputs of operations have names, which differ from op to op."""
     names = {f"{node.name}{old}": f"{node.name}{new}" for node in function.node_def if node.op == op}
     if not names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,7 @@ from exporter.sources.graph_ends import Ends, find_ends
 from exporter.sources.graph_source import GraphParts, GraphValue, OpenedGraph
 from exporter.sources.graph_weights import own_weights_only, trainable_names, variable_values
 from exporter.sources.hollow_graph import META_GRAPH, damaged, read_graph_file
+from exporter.sources.table_filling import lookup_tables
 from exporter.sources.tensor_bundle import read_bundle
 
 
@@ -39,6 +41,7 @@ def open_source(job: Job, spool_path: str) -> OpenedGraph:
         outputs=ends.outputs,
         weights="from the checkpoint",
         notes=ends.notes,
+        tables=lookup_tables(meta_graph, Path(path).parent, lambda key: constants[key].array.real()),
     )
     return OpenedGraph(parts, job.name)
 
@@ -49,6 +52,7 @@ def reference_outputs(job: Job, inputs: Sequence[np.ndarray]) -> list[np.ndarray
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         saver = tf.compat.v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
         saver.restore(session, prefix)
+        session.run(tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS))
         ends = _ends(tf.compat.v1.train.export_meta_graph(), job)
         feeds = {tensor: array for (_, tensor), array in zip(ends.inputs, inputs, strict=True)}
         found: list[np.ndarray] = session.run([tensor for _, tensor in ends.outputs], feeds)

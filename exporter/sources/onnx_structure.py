@@ -23,6 +23,7 @@ from exporter.sources import (
     tied_weights,
     weight_arithmetic,
 )
+from exporter.sources.lookup_table import MakeTable
 from exporter.sources.onnx_graph import graphs, replace, stub
 from exporter.sources.onnx_names import NodeLayers, describe_nodes, infer_shapes, name_weights
 from exporter.sources.optimising import optimise
@@ -105,7 +106,7 @@ def _converted(
         failures = FailedOps()
         try:
             with failures.listening():
-                converted = _processed(main, bodies, renamed)
+                converted = _processed(main, bodies, renamed, traced.tables)
         except TF2ONNX_FAILURES as error:
             _refuse_unknown_ops(main, traced, graph.name)
             raise _refusal(failures, traced, graph.name, f"{type(error).__name__}: {error}") from error
@@ -114,8 +115,8 @@ def _converted(
     return model, _unfilled(model, constants)
 
 
-def _processed(main: Graph, bodies: list[Graph], renamed: Mapping[str, str]) -> Graph:
-    converted = tfonnx.process_graphs(main, bodies, None, [], [], False, REWRITERS, None, renamed)
+def _processed(main: Graph, bodies: list[Graph], renamed: Mapping[str, str], tables: Mapping[str, MakeTable]) -> Graph:
+    converted = tfonnx.process_graphs(main, bodies, None, [], [], False, REWRITERS, tables, renamed)
     # What a rewritten loop leaves behind, such as the lists that it filled.
     converted.delete_unused_nodes(converted.outputs)
     return converted

@@ -29,6 +29,8 @@ NO_FLOAT64_KERNEL = frozenset((
     "OneHot", "Resize", "RNN", "Sinh", "Softplus", "Tan",
 ))
 # fmt: on
+# Lookup tables; their numbers are of float32.
+LABEL_ENCODER_DOMAIN, LABEL_ENCODER_OPSET = "ai.onnx.ml", 2
 # Without a float16 kernel ONNX Runtime takes ONNX's own formula, if there is one, in which exp(12) is infinite.
 OVERFLOWING = ("ReduceLogSumExp", "Softplus")
 # Attributes that name the dtype of an op's output.
@@ -104,9 +106,10 @@ class _Casts:
     ) -> tuple[list[NodeProto], list[NodeProto]]:
         before: list[NodeProto] = []
         after: list[NodeProto] = []
-        if node.domain or not onnx.defs.has(node.op_type, self.opset):
+        opset = LABEL_ENCODER_OPSET if node.domain == LABEL_ENCODER_DOMAIN else self.opset
+        if not onnx.defs.has(node.op_type, opset, node.domain):
             return before, after
-        schema = onnx.defs.get_schema(node.op_type, self.opset)
+        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
         for place, name in enumerate(node.input):
             if types.get(name) == self.kind and self.refuses(node, _allowed(schema.inputs, place)):
                 if name in self.exact:

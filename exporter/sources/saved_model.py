@@ -27,6 +27,7 @@ from exporter.sources.graph_weights import own_weights_only, trainable_names, va
 from exporter.sources.h5_values import COPY_AGAIN
 from exporter.sources.hollow_graph import SAVED_MODEL, GraphFile, damaged, read_graph_file
 from exporter.sources.saved_layers import known_layers
+from exporter.sources.table_filling import lookup_tables
 from exporter.sources.tensor_bundle import TensorBundle, read_bundle
 
 BINARY, TEXT = "saved_model.pb", "saved_model.pbtxt"
@@ -53,6 +54,7 @@ def open_source(job: Job, spool_path: str) -> OpenedGraph:
         outputs=_ends(signature.outputs, job),
         weights="from the SavedModel",
         known=known_layers(Path(job.source), meta_graph),
+        tables=lookup_tables(meta_graph, Path(job.source), lambda key: constants[key].array.real()),
     )
     return OpenedGraph(parts, job.name)
 

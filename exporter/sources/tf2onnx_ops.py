@@ -13,11 +13,12 @@ from onnx import TensorProto, helper
 from tf2onnx import handler
 from tf2onnx.graph import Graph, Node
 from tf2onnx.graph_matcher import GraphMatcher, OpTypePattern
-from tf2onnx.onnx_opset import controlflow, nn
+from tf2onnx.onnx_opset import controlflow, math, nn
 
 # These register their handlers.
 from exporter.sources import tf2onnx_convolutions as tf2onnx_convolutions
 from exporter.sources import tf2onnx_einsum as tf2onnx_einsum
+from exporter.sources.tf2onnx_tables import rewrite_equal_text
 
 
 @handler.tf_op("Erfc")
@@ -57,6 +58,18 @@ class Select:
             node.type = "Where"
         else:
             controlflow.Select.version_9(graph, node, **kwargs)
+
+
+@handler.tf_op("FloorMod")
+class FloorMod:
+    """Of whole numbers, ONNX's `Mod` has the sign of the divisor too; tf2onnx divides towards zero."""
+
+    @classmethod
+    def version_10(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        if np.dtype(helper.tensor_dtype_to_np_dtype(graph.get_dtype(node.input[0]))).kind == "i":
+            _replace(graph, node, "Mod", node.input)
+        else:
+            math.FloorMod.version_7(graph, node, **kwargs)
 
 
 def _one_like(graph: Graph, node: Node) -> str:
@@ -130,4 +143,4 @@ def rewrite_sign_bit(graph: Graph, ops: list[Node]) -> list[Node]:
     return graph.get_nodes()
 
 
-REWRITERS: list[Callable[[Graph, list[Node]], list[Node]]] = [rewrite_sign_bit]
+REWRITERS: list[Callable[[Graph, list[Node]], list[Node]]] = [rewrite_sign_bit, rewrite_equal_text]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from exporter import memory
 from exporter.errors import UnsupportedError
 from exporter.records import TensorSpec
 from exporter.sources.batch_norms import BatchNorms, Combination
+from exporter.sources.lookup_table import LookupTable, MakeTable, declare, exported
 from exporter.sources.trace_overrides import installed as overrides
 
 # TensorFlow's own clean-up, cheap because no weight is in the graph: calls are inlined, shape arithmetic is folded.
@@ -30,6 +32,9 @@ INLINING_BARRIERS = ("_XlaMustCompile", "_noinline")
 # Asks for a loop or branch to be taken apart into `Switch` and `Merge`; tf2onnx knows recurrent layers by whole loops.
 LOWERING = "_lower_using_switch_merge"
 
+
+# Ops that take a table and do not change it.
+LOOKING_UP = ("LookupTableFindV2", "LookupTableSizeV2")
 
 # tf2onnx names what it makes after what it came from: `scope/op__123`.
 DERIVED = re.compile(r"(__\d+)+$")
@@ -77,7 +82,8 @@ class TracedModel:
     `output_layers[i]` is the namespace of the layer that made output `i`, None for what no layer made.
 
     `constants` are such nodes too: values that a layer computed outside the graph, such as `Normalization`'s mean.
-    So are the `combinations` of weights that batch norms multiply by and add.
+    So are the `combinations` of weights that batch norms multiply by and add. `tables` has lookup tables by the node
+    that stands for each.
     """
 
     graph_def: tf.compat.v1.GraphDef
@@ -89,6 +95,7 @@ class TracedModel:
     constants: Mapping[str, np.ndarray]
     combinations: Mapping[str, Combination]
     owners: OpOwners
+    tables: Mapping[str, MakeTable] = field(default_factory=dict)
 
 
 def trace(model: keras.Model, specs: Sequence[TensorSpec], namespaces: Mapping[int, str]) -> TracedModel:
@@ -132,6 +139,8 @@ def _traced(model: keras.Model, specs: Sequence[TensorSpec], namespaces: Mapping
     weight_nodes = {tensor.op.name for tensor in function.inputs[len(specs) :]}
     _hide_from_grappler(graph_def, weight_nodes.union(norms.combinations))
     owners = recorder.owners(function.graph)
+    tables = dict(_tables(function.graph))
+    others = _declare_captured(graph_def, function.graph, tables)
     return TracedModel(
         graph_def=graph_def,
         input_tensors=tuple(tensor.name for tensor in function.inputs[: len(specs)]),
@@ -140,9 +149,14 @@ def _traced(model: keras.Model, specs: Sequence[TensorSpec], namespaces: Mapping
         output_layers=tuple(owners.find(tensor.op.inputs[0].op.name)[0] for tensor in function.outputs),
         weight_nodes=tuple(tensor.op.name for tensor in function.inputs[len(specs) : len(specs) + len(variables)]),
         variables=variables,
-        constants={inner.op.name: _captured(outer, inner, owners) for outer, inner in function.graph.captures},
+        constants={
+            inner.op.name: _captured(outer, inner, owners)
+            for outer, inner in function.graph.captures
+            if inner.op.name in others
+        },
         combinations=norms.combinations,
         owners=owners,
+        tables=tables,
     )
 
 
@@ -190,6 +204,39 @@ def _fresh_functions() -> Iterator[None]:
 
     with mock.patch.object(function_context, "make_function_context", make_context):
         yield
+
+
+def _tables(graph: tf.Graph) -> Iterator[tuple[str, functools.partial[LookupTable]]]:
+    """The tables of the model's layers, by the placeholder of each, where nothing is done but looking up in them."""
+    for outer, inner in graph.captures:
+        users = inner.consumers() if outer.dtype == tf.resource else []
+        found = next((user for user in users if user.type == "LookupTableFindV2"), None)
+        if found is not None and all(user.type in LOOKING_UP for user in users):
+            yield inner.op.name, functools.partial(exported, outer, found.get_attr("Tin"), found.get_attr("Tout"))
+
+
+def _declare_captured(graph_def: tf.compat.v1.GraphDef, graph: tf.Graph, tables: Mapping[str, Any]) -> set[str]:
+    """Placeholders of tables become nodes that make one, as a SavedModel has them; those of text constants.
+
+    So do those of single whole numbers, which ONNX wants to know. Returns the names of all that are neither.
+    """
+    captured = {inner.op.name: outer for outer, inner in graph.captures}
+    for node in graph_def.node:
+        if node.name in tables:
+            _, keys, values = tables[node.name].args
+            del captured[node.name]
+            declare(node, keys.as_datatype_enum, values.as_datatype_enum)
+        elif node.name in captured and _is_setting(captured[node.name]):
+            proto = tf.make_tensor_proto(captured.pop(node.name).numpy())
+            node.op = "Const"
+            node.attr.clear()
+            node.attr["dtype"].type = proto.dtype
+            node.attr["value"].tensor.CopyFrom(proto)
+    return set(captured)
+
+
+def _is_setting(tensor: tf.Tensor) -> bool:
+    return tensor.dtype == tf.string or (tensor.dtype.is_integer and tensor.shape.rank == 0)
 
 
 def _captured(outer: tf.Tensor, inner: tf.Tensor, owners: OpOwners) -> np.ndarray:
