@@ -26,8 +26,8 @@ from exporter.comparison import comparable, compare, judge, make_inputs, perturb
 from exporter.errors import SourceError
 from exporter.files import new_file, write_json
 from exporter.records import Job, ModelGraph, TensorSpec, Verification
-from exporter.verification_understudy import Understudy
 from exporter.verification_keys import table_keys
+from exporter.verification_understudy import Understudy
 
 # Half precision keeps 8 to 11 bits, and every framework sums in its own order.
 HALF_PRECISION = {"float16": 2e-2, "bfloat16": 1e-1}
