@@ -1,5 +1,5 @@
 """`python -m exporter` is `export-model`."""
 
-from exporter.cli import main
+from exporter.early_start import main
 
 raise SystemExit(main())

@@ -52,6 +52,11 @@ class ForkServer:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
+    def begin(self) -> None:
+        """Start it now; the first worker need not wait for its imports then. Where it cannot be, nothing happens."""
+        with self._lock, suppress(OSError):
+            self._started()
+
     def spawn(self, job_path: Path, result_path: Path, events_descriptor: int, log: BinaryIO) -> Child:
         """As `spawn_worker`. Raises OSError."""
         request = {"job": str(job_path), "result": str(result_path)}

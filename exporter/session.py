@@ -25,8 +25,12 @@ class Run(Protocol):
 
 
 def run_in_child(job: Job, *, watch: Callable[[wire.Event], None], **limits: Any) -> Outcome:
-    from exporter import supervisor
+    from exporter import early_start, supervisor
+    from exporter.readers import is_only_read
 
+    server = early_start.reading_server()
+    if server and is_only_read(job):
+        limits = {"spawn": server.spawn, **limits}
     return supervisor.run(job, watch=watch, **limits)
 
 

@@ -20,7 +20,19 @@ import exporter
 # is in a folder belongs to the folder's room). Rooms on one floor do not know each other.
 FLOORS: list[dict[str, list[str]]] = [
     {"notebook": ["notebook"]},
-    {"cli": ["__main__", "cli", "commands", "console", "session", "batch_session", "summary", "displays"]},
+    {
+        "cli": [
+            "__main__",
+            "early_start",
+            "cli",
+            "commands",
+            "console",
+            "session",
+            "batch_session",
+            "summary",
+            "displays",
+        ]
+    },
     {"reports": ["reports"]},
     {
         "plan": ["plan", "options", "config"],

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from exporter import files
 from exporter.errors import ExportError
-from exporter.formats import HOLLOW, needed
 from exporter.memory import conversion_bound_bytes
-from exporter.readers import READERS
+from exporter.readers import is_only_read
 from exporter.records import Job
 from exporter.sources.application_sizes import SIZES, Sizes
 from exporter.sources.detection.kinds import APPLICATION
@@ -39,12 +38,6 @@ def need_bytes(job: Job) -> int:
         return conversion
     # The worker waits while the source runs, then the ONNX file: its own memory is that of the import and the graph.
     return max(conversion, 2 * IMPORT_BYTES + WEIGHT_COPIES * sizes.weight_bytes + sizes.activation_bytes)
-
-
-def is_only_read(job: Job) -> bool:
-    """Whether the job will be done, in all likelihood, without the source's framework."""
-    takes_framework = "onnx" in job.formats or HOLLOW in needed(job.formats) or job.weights != "auto"
-    return job.kind in READERS and not takes_framework
 
 
 def _sizes(job: Job) -> Sizes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import psutil
 
-from exporter.batch.needs import is_only_read
 from exporter.child_process import Spawn, share_bytes, spawn_worker
 from exporter.fork_client import IS_POSSIBLE, ForkServer
+from exporter.readers import is_only_read
 from exporter.records import Job
 
 # What a worker of a batch has in common with the others: the libraries, measured 450 of 600 MB.

@@ -9,6 +9,8 @@ guesses.
 from __future__ import annotations
 
 from exporter.errors import ExportError
+from exporter.formats import HOLLOW, needed
+from exporter.records import Job
 
 READERS: dict[str, str] = {
     "keras_archive": "exporter.readers.keras_archive",
@@ -31,6 +33,12 @@ def unloaded_note(error: ExportError) -> str:
     """What the user must see of a model that is described although its framework cannot load it, and why it cannot."""
     why = f"{error.what} ({error.why})"
     return f"described by the file alone, because Keras cannot load it: it {why}; what the file leaves open is NULL"
+
+
+def is_only_read(job: Job) -> bool:
+    """Whether a job will be done, in all likelihood, without the source's framework."""
+    takes_framework = "onnx" in job.formats or HOLLOW in needed(job.formats) or job.weights != "auto"
+    return job.kind in READERS and not takes_framework
 
 
 class Unexplained(Exception):  # noqa: N818 (no error: the other way of reading is taken)

@@ -1,0 +1,46 @@
+"""Which command lines begin a process that reads files before anything else is known."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import psutil
+import pytest
+
+from exporter.early_start import will_read
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("m.keras --to parquet,dot", True),
+        ("m.keras --to=svg", True),
+        ("export folder/M.H5 --to parquet", True),
+        ("inspect m.keras", True),
+        ("summary m.onnx", True),
+        ("m.keras", False),
+        ("m.keras --to onnx,parquet", False),
+        ("m.keras --to netron", False),
+        ("resnet50 --to parquet", False),
+        ("m.keras --to parquet --help", False),
+        ("query 'SELECT 1'", False),
+        ("", False),
+    ],
+)
+def test_what_will_be_read(line: str, expected: bool) -> None:
+    assert will_read(shlex.split(line)) is expected
+
+
+def test_it_leaves_no_process_behind(tmp_path: Path) -> None:
+    archive = tmp_path / "m.keras"
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save(archive)
+    words = [sys.executable, "-m", "exporter", str(archive), "--to", "parquet", "-o", str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parent.parent)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "m" / "layers.parquet").exists()
+    ours = [each.info["cmdline"] or [] for each in psutil.process_iter(["cmdline", "ppid"]) if each.info["ppid"] == 1]
+    assert not [words for words in ours if "exporter.fork_server" in words and "reading" in words]
