@@ -158,10 +158,10 @@ def prepare(name: str, folder: Path) -> Prepared:
     return Prepared(name, folder, tuple(json.loads(process.stdout.splitlines()[-1])))
 
 
-def convert(command: Command, model: Prepared) -> Run:
+def convert(command: Command, model: Prepared, limit_bytes: int | None = None) -> Run:
     """One conversion into a folder of its own; one that leaves no ONNX file has failed, whatever its status."""
     with tempfile.TemporaryDirectory() as output:
-        run = measure(command(model, Path(output)), model.folder)
+        run = measure(command(model, Path(output)), model.folder, limit_bytes)
         if not run.failure and not any(Path(output).rglob("*.onnx")):
             return Run(run.seconds, run.peak_bytes, "no ONNX file was written")
         return run

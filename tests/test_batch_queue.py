@@ -222,7 +222,8 @@ def _once(act: Callable[[], object]) -> Callable[[], None]:
     return lambda: acts.pop()() and None if acts else None
 
 
-def test_the_peak_is_the_highest_sum() -> None:
+def test_the_peak_is_the_highest_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.batch.queue.TICK_SECONDS", 0.0)
     executor = Scripted()
     used = iter([3, 9, 4, 0, 0])
     executor.on_messages = lambda: setattr(executor, "used", next(used))

@@ -99,6 +99,7 @@ class _Queue:
         self.progress = {task.number: Progress() for task in tasks}
         self.results: dict[int, Result] = {}
         self.peak_bytes = 0
+        self.ticked = -TICK_SECONDS
         self.ended = self.stopped = False
 
     def run(self) -> None:
@@ -108,9 +109,14 @@ class _Queue:
                 self._start_what_fits()
             for message in self.executor.messages(TICK_SECONDS):
                 self._take(message)
-            used = self.executor.watch_memory()
-            self.peak_bytes = max(self.peak_bytes, used)
-            self.listener.tick(used)
+            if time.monotonic() - self.ticked >= TICK_SECONDS:
+                self._tick()
+
+    def _tick(self) -> None:
+        self.ticked = time.monotonic()
+        used = self.executor.watch_memory()
+        self.peak_bytes = max(self.peak_bytes, used)
+        self.listener.tick(used)
 
     def result(self) -> BatchResult:
         for task in self.waiting.values():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import psutil
 
 from exporter.child_process import Spawn, share_bytes, spawn_worker
@@ -11,6 +13,8 @@ from exporter.records import Job
 
 # What a worker of a batch has in common with the others: the libraries, measured 450 of 600 MB.
 SHARED_BYTES = 400 * 10**6
+# The system goes through all pages of a process for it, which takes 10 to 20 ms.
+LOOKING_SECONDS = 1.0
 
 
 class Workers:
@@ -19,6 +23,7 @@ class Workers:
     def __init__(self, *, forking: bool = IS_POSSIBLE) -> None:
         self._reading = ForkServer("reading") if forking else None
         self._framework = ForkServer("framework") if forking else None
+        self._held, self._looked = 0, -LOOKING_SECONDS
         self.shared_bytes = SHARED_BYTES if forking else 0
 
     def spawn_for(self, job: Job) -> Spawn:
@@ -26,7 +31,11 @@ class Workers:
         return server.spawn if server else spawn_worker
 
     def held_bytes(self) -> int:
-        return sum(map(share_bytes, self._processes()))
+        """What the servers hold, less what their workers share with them; looked at once a second at most."""
+        now = time.monotonic()
+        if now - self._looked >= LOOKING_SECONDS:
+            self._held, self._looked = sum(map(share_bytes, self._processes())), now
+        return self._held
 
     def close(self) -> None:
         for server in (self._reading, self._framework):
