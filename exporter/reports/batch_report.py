@@ -67,10 +67,9 @@ def write_reports(report: BatchReport, folder: Path) -> tuple[Path, ...]:
     """All three into a folder of this machine, each whole or not at all. Raises OutputError."""
     from exporter.reports import batch_markdown, batch_page, batch_table
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise files.output_error(error, folder) from error
-    for module in (batch_table, batch_markdown, batch_page):
-        module.write(report, folder)
-    return tuple(folder / module.FILE for module in (batch_table, batch_markdown, batch_page))
+    modules = (batch_table, batch_markdown, batch_page)
+    names = [module.FILE for module in modules]
+    with files.reserved(folder, names):
+        for module in modules:
+            module.write(report, folder)
+    return tuple(folder / name for name in names)
