@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from markdown_it import MarkdownIt
 
 from exporter import cli, files
 from exporter.errors import OutputError, ResourceError
+from exporter.query.catalogue import open_catalogue
 from exporter.reports import batch_markdown, batch_page, batch_table
 from exporter.reports.batch_report import write_reports
 from exporter.reports.entries import TITLES, BatchReport, Entry, duration, totals_text
@@ -90,6 +92,36 @@ def test_the_table_agrees_with_the_catalogue_and_the_disk(place: Path) -> None:
         there = {path.name: path.stat().st_size for path in (place / "zoo" / str(model)).glob("*.parquet")}
         assert listed == there
         assert row.output_bytes == sum(there.values())
+
+
+@pytest.mark.parametrize("style", ["json", "csv", "markdown", "table"])
+def test_the_table_can_be_queried_beside_the_catalogue(
+    style: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sql = "SELECT b.model, b.status, b.started, m.params FROM batch b LEFT JOIN models m USING (model) ORDER BY 1"
+    assert cli.main(["query", "--catalogue", str(place / "zoo"), "--format", style, sql]) == 0
+    out = capsys.readouterr().out
+    assert "missing.onnx" in out
+    assert re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", out)
+    if style == "json":
+        rows = json.loads(out)
+        assert [(row["model"], row["status"], row["params"]) for row in rows] == [
+            ("broken", "failed", None),
+            ("fine", "done", 20),
+            ("flaky", "done", 16),
+            ("missing.onnx", "failed", None),
+            ("wrong", "mismatch", 24),
+        ]
+
+
+def test_the_table_of_a_catalogue_in_python(place: Path) -> None:
+    with open_catalogue(place / "zoo") as catalogue:
+        started = catalogue.sql("SELECT started FROM batch WHERE model = 'fine'").to_arrow()["started"].to_pylist()
+        assert started == [table(place / "zoo").loc["fine"].started], "the same moment, whatever the time zone"
+        assert catalogue.batch.to_arrow().num_rows == 1 + len(SOURCES)
+    with open_catalogue(place / "zoo" / "fine") as catalogue:
+        empty = catalogue.batch.to_arrow()
+    assert (empty.num_rows, empty.schema.names) == (0, BATCH.names)
 
 
 def test_no_report_has_a_path_of_this_machine(place: Path) -> None:
