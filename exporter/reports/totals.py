@@ -66,6 +66,7 @@ def note_text(report: BatchReport) -> str:
     """What stands above all else: how complete the report is."""
     if report.of(NOT_RUN):
         why = "was interrupted" if report.interrupted else "ended before all models were run"
-        return f"The batch {why}: what is marked “{TITLES[NOT_RUN]}” has not been exported. The same command does the rest."
+        unfinished = f"what is marked “{TITLES[NOT_RUN]}” has not been exported"
+        return f"The batch {why}: {unfinished}. The same command does the rest."
     only_old = report.entries and len(report.of(SKIPPED)) == len(report.entries)
     return "Everything was up to date: the numbers are those of earlier runs." if only_old else ""
