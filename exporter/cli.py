@@ -13,6 +13,7 @@ import click
 from exporter import __version__, console
 from exporter.commands.export_options import export_options
 from exporter.commands.request_options import request_options
+from exporter.commands.telling_options import telling_options
 from exporter.errors import ExportError, InternalError, UsageError
 from exporter.options import DEFAULT_FORMATS
 from exporter.session import Run, Session, StoppedError, run_in_child, serve
@@ -65,7 +66,7 @@ COMMANDS = {
 
 
 # With one of these an export is a batch, of one model or of many.
-OF_A_BATCH = ("--config", "--dry-run")
+OF_A_BATCH = ("--config", "--dry-run", "--log-format", "--metrics-file", "--report", "--no-report")
 
 
 class DefaultToExport(click.Group):
@@ -108,6 +109,7 @@ def app() -> None:
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @request_options(expose_value=False)
 @export_options
+@telling_options(expose_value=False)
 @click.option(
     "--max-memory", metavar="SIZE", help="Stop a model that goes above it, such as 4GiB.  [default: no limit]"
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -53,18 +54,20 @@ def require_space(folder: Path | str, nbytes: int) -> None:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
+def new_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """A binary file that gets its name when the block ends well, and leaves nothing when it does not.
 
     The bytes go to a temporary name in the same folder, are synced to the disk, then renamed: the only way in which
-    this package writes a file. Raises OutputError.
+    this package writes a file. Syncing waits for a busy disk; what will be written again in a second need not be
+    `durable`. Raises OutputError.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise output_error(error, path) from error
@@ -73,9 +76,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
+def write_lines(path: Path, lines: Iterable[str], *, durable: bool = True) -> None:
     """A text file from a stream of lines without line ends, in UTF-8."""
-    with new_file(path) as stream:
+    with new_file(path, durable=durable) as stream:
         for line in lines:
             stream.write(line.encode() + b"\n")
 
@@ -247,3 +250,31 @@ def is_complete(folder: Path, manifest: Mapping[str, Any]) -> bool:
     """Whether every file that the receipt lists is there with its size."""
     paths = ((folder / record["name"], record["nbytes"]) for record in manifest["files"])
     return all(path.is_file() and path.stat().st_size == nbytes for path, nbytes in paths)
+
+
+def remove_temporaries(path: Path) -> None:
+    """What a killed process left of this file; the caller knows that nobody is writing it."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def reserved(folder: Path, names: Iterable[str]) -> Iterator[None]:
+    """For writing files with these names that lie beside exports: nobody else is in such a block for this folder.
+
+    The folder is made if need be, and what killed processes left of the files goes. Raises OutputError.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise output_error(error, folder) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for name in names:
+            remove_temporaries(folder / name)
+        yield
+    except OSError as error:
+        raise output_error(error, folder) from error
+    finally:
+        os.close(descriptor)

@@ -251,3 +251,5 @@ BATCH = _schema(
         _unknowable("onnx_version", TEXT, "version of onnx; NULL when there is no ONNX graph"),
     ],
 )
+# What can be asked in SQL.
+TABLES = SCHEMAS | {"batch": BATCH}

@@ -292,6 +292,20 @@ def test_all_that_is_on_stderr_is_json_with_the_documented_fields(
     assert finished["fine"]["bytes"] == sum(path.stat().st_size for path in Path("outputs/fine").glob("*.parquet"))
 
 
+@pytest.mark.parametrize(
+    "flags", [["--log-format", "json"], ["--metrics-file", "a.prom"], ["--report"], ["--no-report"]]
+)
+def test_an_export_with_a_flag_of_a_batch_is_one(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_model(Path("fine.onnx"))
+    assert cli.main(["fine.onnx", "--to", "parquet", *flags], Accidents()) == 0
+    assert Path("outputs", "report.html").exists() == ("--no-report" not in flags)
+    assert Path("a.prom").exists() == ("a.prom" in flags)
+    assert capsys.readouterr().err.startswith("{") == ("json" in flags)
+
+
 def test_other_events_have_their_fields_too(capsys: pytest.CaptureFixture[str]) -> None:
     from exporter.displays.json_log import JsonLog
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -18,8 +20,9 @@ from batches import Accidents, make_model
 from browser import Browser, wait_for
 from markdown_it import MarkdownIt
 
-from exporter import cli
+from exporter import cli, files
 from exporter.errors import OutputError, ResourceError
+from exporter.query.catalogue import open_catalogue
 from exporter.reports import batch_markdown, batch_page, batch_table
 from exporter.reports.batch_report import write_reports
 from exporter.reports.entries import TITLES, BatchReport, Entry, duration, totals_text
@@ -89,6 +92,36 @@ def test_the_table_agrees_with_the_catalogue_and_the_disk(place: Path) -> None:
         there = {path.name: path.stat().st_size for path in (place / "zoo" / str(model)).glob("*.parquet")}
         assert listed == there
         assert row.output_bytes == sum(there.values())
+
+
+@pytest.mark.parametrize("style", ["json", "csv", "markdown", "table"])
+def test_the_table_can_be_queried_beside_the_catalogue(
+    style: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sql = "SELECT b.model, b.status, b.started, m.params FROM batch b LEFT JOIN models m USING (model) ORDER BY 1"
+    assert cli.main(["query", "--catalogue", str(place / "zoo"), "--format", style, sql]) == 0
+    out = capsys.readouterr().out
+    assert "missing.onnx" in out
+    assert re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", out)
+    if style == "json":
+        rows = json.loads(out)
+        assert [(row["model"], row["status"], row["params"]) for row in rows] == [
+            ("broken", "failed", None),
+            ("fine", "done", 20),
+            ("flaky", "done", 16),
+            ("missing.onnx", "failed", None),
+            ("wrong", "mismatch", 24),
+        ]
+
+
+def test_the_table_of_a_catalogue_in_python(place: Path) -> None:
+    with open_catalogue(place / "zoo") as catalogue:
+        started = catalogue.sql("SELECT started FROM batch WHERE model = 'fine'").to_arrow()["started"].to_pylist()
+        assert started == [table(place / "zoo").loc["fine"].started], "the same moment, whatever the time zone"
+        assert catalogue.batch.to_arrow().num_rows == 1 + len(SOURCES)
+    with open_catalogue(place / "zoo" / "fine") as catalogue:
+        empty = catalogue.sql("SELECT b.* FROM models m JOIN batch b USING (model)").to_arrow()
+    assert (empty.num_rows, empty.schema.names) == (0, BATCH.names)
 
 
 def test_no_report_has_a_path_of_this_machine(place: Path) -> None:
@@ -179,15 +212,34 @@ def test_a_report_that_cannot_be_written_costs_no_export(
     assert list(Path("zoo").glob(".*")) == []
 
 
+def test_what_a_killed_batch_left_of_a_report_goes(tmp_path: Path) -> None:
+    for name in (".report.md.123.tmp", ".batch.parquet.9.tmp", ".other.123.tmp"):
+        (tmp_path / name).touch()
+    write_reports(batch_report(), tmp_path)
+    assert [path.name for path in tmp_path.glob(".*")] == [".other.123.tmp"]
+
+
+def test_two_batches_in_one_folder_write_one_after_the_other(tmp_path: Path) -> None:
+    written: list[bool] = []
+    with files.reserved(tmp_path, ()):
+        other = threading.Thread(target=lambda: written.append(bool(write_reports(batch_report(), tmp_path))))
+        other.start()
+        other.join(0.2)
+        assert written == []
+        assert list(tmp_path.iterdir()) == []
+    other.join(60)
+    assert written == [True]
+
+
 # The pages, with names and sentences that would be more than text.
 
 
 def entries() -> list[Entry]:
     error = ResourceError("was killed", where=HOSTILE, why=f"because of {HOSTILE}", hint=f"try {HOSTILE}")
-    files = (("model.html", 10), ("a b#c?.parquet", 5))
+    written = (("model.html", 10), ("a b#c?.parquet", 5))
     done = Entry("fine", "fine.onnx", "onnx", "done", attempts=1, seconds=60.0, verification="passed", params=1000)
     return [
-        replace(done, files=files, folder="fine", peak_rss_bytes=500_000_000, need_bytes=900_000_000),
+        replace(done, files=written, folder="fine", peak_rss_bytes=500_000_000, need_bytes=900_000_000),
         Entry(HOSTILE, HOSTILE, "onnx", "failed", error, attempts=2, seconds=5.0, folder="x", need_bytes=2 * 10**9),
         replace(done, model="old", status="skipped", verification="skipped", verification_reason=HOSTILE, seconds=2.0),
         replace(done, model="random", weights="random (seed 0)", params=5, seconds=600.0),

@@ -117,6 +117,13 @@ def test_a_file_that_cannot_be_written_is_said_before_the_batch_starts(
     assert runner.jobs == []
 
 
+def test_what_a_killed_batch_left_of_it_goes(tmp_path: Path) -> None:
+    for name in (".batch.prom.123.tmp", ".other.prom.123.tmp"):
+        (tmp_path / name).touch()
+    MetricsFile(tmp_path / "batch.prom", "zoo", Budget())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.prom.123.tmp", "batch.prom"]
+
+
 def test_a_file_that_cannot_be_written_later_stops_no_batch(tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()

@@ -41,7 +41,7 @@ def seconds(ctx: click.Context, parameter: click.Parameter, text: str | None) ->
 @click.option("--retries", type=int, default=1, show_default=True, help="For what may pass: killed, out of memory.")
 @click.option("--fail-fast/--continue", help="Start nothing more after the first failure.  [default: continue]")
 @click.option("--force", is_flag=True, help="Export again what is up to date.")
-@telling_options
+@telling_options()
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the time and memory of each stage.")
 @click.option("--debug", is_flag=True, help="Print tracebacks and what the workers printed.")

@@ -14,7 +14,7 @@ from exporter import console, files
 from exporter.commands import rows
 from exporter.errors import ExportError, UsageError
 from exporter.query.questions import QUESTIONS
-from exporter.schema import SCHEMAS
+from exporter.schema import TABLES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +68,7 @@ def command(
     example: str | None,
     debug: bool,
 ) -> None:
-    """Answer SQL with the tables models, layers, tensors, nodes and edges of all exports.
+    """Answer SQL with the tables models, layers, tensors, nodes and edges of all exports, and batch.
 
     SQL is DuckDB's, and can only read. Without SQL it is asked for, or read from standard input. docs/catalogue.md
     says what the columns mean.
@@ -170,10 +170,10 @@ def _obey(line: str) -> None:
     """A command of the prompt."""
     word, _, rest = line.partition(" ")
     if word == ".tables":
-        for name, schema in SCHEMAS.items():
+        for name, schema in TABLES.items():
             console.say(f"{name}: {', '.join(schema.names)}", err=False)
-    elif word == ".schema" and rest.strip() in SCHEMAS:
-        for column in SCHEMAS[rest.strip()]:
+    elif word == ".schema" and rest.strip() in TABLES:
+        for column in TABLES[rest.strip()]:
             text = f"{column.name} {column.type}: {column.metadata[b'description'].decode()}"
             console.say(text.replace("element: ", ""), err=False)
     elif word == ".examples":

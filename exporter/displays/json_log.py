@@ -15,7 +15,8 @@ from exporter.batch.listener import Listener
 from exporter.batch.tasks import BatchResult, Result, Task
 from exporter.errors import ExportError
 from exporter.records import Outcome
-from exporter.reports.failures import exit_status, failure
+from exporter.reports.exit_status import exit_status
+from exporter.reports.failures import failure
 from exporter.reports.tally import Budget, Tally
 
 PROGRESS_SECONDS = 10.0

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from exporter import console, summary
+from exporter import console
 from exporter.batch.listener import Listener, Listeners
 from exporter.batch.tasks import BatchResult
-from exporter.displays import json_log
+from exporter.displays import batch_summary, json_log
 from exporter.displays.lines import Lines, OneModel
 from exporter.errors import ExportError, OutputError, UsageError
 from exporter.records import Outcome
 from exporter.reports.batch_report import Gathering, write_reports
-from exporter.reports.failures import exit_status
+from exporter.reports.exit_status import exit_status
 from exporter.reports.metrics_file import MetricsFile
 from exporter.reports.tally import Budget
 
@@ -77,7 +77,7 @@ class Telling:
                 self._report(error)
                 status = status or error.status
         if not self.options.quiet:
-            summary.show_batch(report, written, verbose=self.options.verbose)
+            batch_summary.show(report, written, verbose=self.options.verbose)
         if self._metrics and self._metrics.error:
             self._report(self._metrics.error)
         return status

@@ -60,6 +60,7 @@ class Catalogue:
     layers = property(lambda self: self.sql("SELECT * FROM layers"), doc="One row for each layer.")
     tensors = property(lambda self: self.sql("SELECT * FROM tensors"), doc="One row for each weight.")
     nodes = property(lambda self: self.sql("SELECT * FROM nodes"), doc="One row for each ONNX node.")
+    batch = property(lambda self: self.sql("SELECT * FROM batch"), doc="One row for each model of the last batch.")
     edges = property(lambda self: self.sql("SELECT * FROM edges"), doc="One row for each tensor between calls.")
 
     def sql(self, sql: str, parameters: Parameters = None) -> Rows:

@@ -13,11 +13,13 @@ from typing import Any
 
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
 from exporter.files import MANIFEST
-from exporter.schema import SCHEMA_VERSION, SCHEMAS
+from exporter.schema import SCHEMA_VERSION, TABLES
 
 VERSION_KEY = b"export_model.schema_version"
 # Those whose clients are inside the wheels of pyarrow, with the names that it gives them.
 OBJECT_STORES = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "abfs", "abfs": "abfs", "abfss": "abfss", "file": "file"}
+# Those that are no part of an export: a batch writes its own whole or not at all.
+WITHOUT_RECEIPT = ("batch",)
 WEB = ("http", "https")
 WEB_SECONDS = 30.0
 
@@ -35,8 +37,8 @@ class LocalFile:
 class Found:
     """The files of each table: those on this machine, and elsewhere as `pyarrow` tables or datasets."""
 
-    local: dict[str, list[LocalFile]] = field(default_factory=lambda: {table: [] for table in SCHEMAS})
-    remote: dict[str, list[Any]] = field(default_factory=lambda: {table: [] for table in SCHEMAS})
+    local: dict[str, list[LocalFile]] = field(default_factory=lambda: {table: [] for table in TABLES})
+    remote: dict[str, list[Any]] = field(default_factory=lambda: {table: [] for table in TABLES})
 
     def is_empty(self) -> bool:
         return not any(self.local.values()) and not any(self.remote.values())
@@ -98,8 +100,8 @@ def _tables_below(folder: str, tables: list[str]) -> Iterator[tuple[str, os.DirE
     except OSError as error:
         raise SourceError("cannot be read", where=folder, why=error.strerror or str(error)) from error
     named = {entry.name: entry for entry in entries}
-    if MANIFEST in named:
-        yield from ((table, named[name]) for table in tables if (name := f"{table}.parquet") in named)
+    there = tables if MANIFEST in named else [table for table in tables if table in WITHOUT_RECEIPT]
+    yield from ((table, named[name]) for table in there if (name := f"{table}.parquet") in named)
     for entry in entries:
         if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
             yield from _tables_below(entry.path, tables)
@@ -148,7 +150,8 @@ def _add_object_store(place: str, scheme: str, tables: list[str], found: Found) 
     for info in sorted(listing, key=lambda info: info.path):
         table = _table_of(info.path)
         hidden = any(name.startswith(".") for name in info.path.removeprefix(path).split("/"))  # an export under way
-        if table in tables and os.path.dirname(info.path) in finished and not hidden:
+        is_whole = os.path.dirname(info.path) in finished or table in WITHOUT_RECEIPT
+        if table in tables and is_whole and not hidden:
             opened = functools.partial(_open_stored, store, info.path)
             found.remote[table].append(_checked(opened, info.path))
 

@@ -22,7 +22,7 @@ from exporter.query import places as catalogue_files
 from exporter.query.places import Found, LocalFile
 from exporter.query.scanning import literal, literals, scans
 from exporter.query.statements import SETTINGS, check, message
-from exporter.schema import SCHEMAS
+from exporter.schema import MOMENT, TABLES
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 Tell = Callable[[str], None]
@@ -30,7 +30,13 @@ Tell = Callable[[str], None]
 REFLECTIVE = re.compile(r"\b(show|describe|information_schema|duckdb_\w+|pragma_\w+|pg_\w+|query\w*)\b", re.IGNORECASE)
 # How DuckDB names the file in its complaints about a broken one.
 FILE_IN_MESSAGE = re.compile(r"""(?:file|read)\s+["']([^"']+\.parquet)["']""", re.IGNORECASE)
-SQL_TYPES = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.bool_(): "BOOLEAN"}
+SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int64(): "BIGINT",
+    pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
+    MOMENT: "TIMESTAMP WITH TIME ZONE",
+}
 
 
 def silently(sentence: str) -> None:
@@ -56,12 +62,12 @@ def run(
 def mentioned(sql: str) -> list[str]:
     """The tables that `sql` may use. Files of the others are not opened, which is most of the time of a short query."""
     if REFLECTIVE.search(sql):
-        return list(SCHEMAS)
-    return [table for table in SCHEMAS if re.search(rf"\b{table}\b", sql, re.IGNORECASE)]
+        return list(TABLES)
+    return [table for table in TABLES if re.search(rf"\b{table}\b", sql, re.IGNORECASE)]
 
 
 def connect(
-    places: Sequence[str], tables: Iterable[str] = tuple(SCHEMAS), tell: Tell = silently
+    places: Sequence[str], tables: Iterable[str] = tuple(TABLES), tell: Tell = silently
 ) -> duckdb.DuckDBPyConnection:
     """A locked connection with a view of each of the tables; those of which there is no file are empty."""
     tables = list(tables)
@@ -122,7 +128,7 @@ def _columns(table: str, there: Sequence[str]) -> str:
     """All columns of the present schema; those that older files lack are NULL."""
     return ", ".join(
         f'"{field.name}"' if field.name in there else f'CAST(NULL AS {sql_type(field.type)}) AS "{field.name}"'
-        for field in SCHEMAS[table]
+        for field in TABLES[table]
     )
 
 
@@ -150,7 +156,7 @@ def _translated(error: duckdb.Error, sql: str, places: Sequence[str]) -> ExportE
 
 def _hint(sql: str) -> str:
     """Which columns exist in what the query uses."""
-    tables = [table for table in SCHEMAS if re.search(rf"\b{table}\b", sql, re.IGNORECASE)]
+    tables = [table for table in TABLES if re.search(rf"\b{table}\b", sql, re.IGNORECASE)]
     if not tables:
-        return "the tables are " + ", ".join(SCHEMAS)
-    return "; ".join(f"{table} has {', '.join(SCHEMAS[table].names)}" for table in tables)
+        return "the tables are " + ", ".join(TABLES)
+    return "; ".join(f"{table} has {', '.join(TABLES[table].names)}" for table in tables)

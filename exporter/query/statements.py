@@ -96,7 +96,7 @@ def _parts(sql: str) -> Iterator[dict[str, Any]]:
 
 
 def _refusal(why: str) -> UsageError:
-    hint = "SELECT from models, layers, tensors, edges, nodes; -o FILE keeps the result"
+    hint = "SELECT from models, layers, tensors, edges, nodes, batch; -o FILE keeps the result"
     return UsageError("refused", why=f"{why}, and a catalogue is only read", hint=hint)
 
 

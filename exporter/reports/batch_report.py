@@ -14,6 +14,7 @@ from exporter.records import Outcome
 from exporter.reports.entries import NOT_RUN, SKIPPED, BatchReport, Entry
 from exporter.reports.gathering import finished, not_run, refused, up_to_date
 from exporter.reports.tally import Budget
+from exporter.startup import hidden
 
 
 class Gathering(Listener):
@@ -67,10 +68,10 @@ def write_reports(report: BatchReport, folder: Path) -> tuple[Path, ...]:
     """All three into a folder of this machine, each whole or not at all. Raises OutputError."""
     from exporter.reports import batch_markdown, batch_page, batch_table
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise files.output_error(error, folder) from error
-    for module in (batch_table, batch_markdown, batch_page):
-        module.write(report, folder)
-    return tuple(folder / module.FILE for module in (batch_table, batch_markdown, batch_page))
+    modules = (batch_table, batch_markdown, batch_page)
+    names = [module.FILE for module in modules]
+    # pyarrow imports pandas, if it can, to see whether a value is one of its series: half a second.
+    with files.reserved(folder, names), hidden(("pandas",)):
+        for module in modules:
+            module.write(report, folder)
+    return tuple(folder / name for name in names)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from exporter.batch.tasks import NOT_RUN, BatchResult
 from exporter.errors import ExportError, MismatchError, from_record
 from exporter.records import Outcome, OutputDifference
-
-INTERRUPTED = 130
 
 
 def failure(outcome: Outcome) -> ExportError | None:
@@ -29,15 +24,6 @@ def failure(outcome: Outcome) -> ExportError | None:
 def difference_line(difference: OutputDifference) -> str:
     shape = "×".join(map(str, difference.shape))
     return f"{difference.output} ({shape}) differs by at most {difference.max_abs:.2g}, allowed {difference.limit:.2g}"
-
-
-def exit_status(refused: Sequence[Outcome], batch: BatchResult) -> int:
-    """That of the first source that failed, those that were refused before all others; 130 after an interruption."""
-    if batch.interrupted:
-        return INTERRUPTED
-    outcomes = [*refused, *(result.outcome for result in batch.results)]
-    errors = (failure(outcome) for outcome in outcomes if outcome.status != NOT_RUN)
-    return next((error.status for error in errors if error is not None), 0)
 
 
 def _outputs(outcome: Outcome) -> tuple[OutputDifference, ...]:

@@ -7,7 +7,18 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from exporter.memory import format_bytes
-from exporter.reports.entries import DONE, EXPORTED, FAILED, MISMATCH, SKIPPED, BatchReport, Entry, duration
+from exporter.reports.entries import (
+    DONE,
+    EXPORTED,
+    FAILED,
+    MISMATCH,
+    NOT_RUN,
+    SKIPPED,
+    TITLES,
+    BatchReport,
+    Entry,
+    duration,
+)
 
 VERDICTS = {"passed": "passed", "mismatch": "mismatch", "skipped": "not checked", "none": "without ONNX file"}
 
@@ -53,11 +64,9 @@ def moment(seconds: float) -> str:
 
 def note_text(report: BatchReport) -> str:
     """What stands above all else: how complete the report is."""
-    if report.interrupted:
-        return (
-            "The batch was interrupted: what is marked “not run” has not been exported. The same command does the rest."
-        )
-    if report.of("not run"):
-        return "The batch ended before all models were run. The same command does the rest."
+    if report.of(NOT_RUN):
+        why = "was interrupted" if report.interrupted else "ended before all models were run"
+        unfinished = f"what is marked “{TITLES[NOT_RUN]}” has not been exported"
+        return f"The batch {why}: {unfinished}. The same command does the rest."
     only_old = report.entries and len(report.of(SKIPPED)) == len(report.entries)
     return "Everything was up to date: the numbers are those of earlier runs." if only_old else ""
