@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-from exporter import plan
+from exporter import console, plan
 from exporter.batch.execution import execute
+from exporter.batch.executor import Executor
 from exporter.batch.local import LocalExecutor
 from exporter.batch.needs import need_bytes
 from exporter.batch.queue import run_batch
 from exporter.batch.tasks import NOT_RUN, BatchResult, Policy, Task
 from exporter.batch.workers import Workers
 from exporter.displays.telling import Telling, TellingOptions
+from exporter.errors import UsageError
 from exporter.records import Job, Outcome
 from exporter.reports.tally import Budget
 from exporter.session import Run, StoppedError
 
 # More are in the report.
 MOST_NAMES = 20
+EXECUTORS = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where jobs are run: one of `EXECUTORS`, and the address of the cluster where one is given."""
+
+    executor: str = EXECUTORS[0]
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError."""
+        if self.ray_address and self.executor != "ray":
+            raise UsageError("--ray-address is for Ray", why="--executor is not ray", hint="--executor ray")
 
 
 class BatchSession:
-    """`run` carries out one job; `telling` says what is told of the batch, and where."""
+    """`run` carries out one job, in some `place`; `telling` says what is told of the batch, and where."""
 
-    def __init__(self, run: Run, policy: Policy, telling: TellingOptions) -> None:
-        self.run, self.policy, self.telling = run, policy, telling
+    def __init__(self, run: Run, policy: Policy, telling: TellingOptions, place: Place = Place()) -> None:
+        self.run, self.policy, self.telling, self.place = run, policy, telling, place
 
     def export(self, entries: Sequence[plan.Entry]) -> int:
         """The exit status: that of the first source that failed. Raises UsageError and StoppedError."""
@@ -51,12 +67,18 @@ class BatchSession:
             raise _interrupted(batch)
         return status
 
-    def _executor(self) -> LocalExecutor:
+    def _executor(self) -> Executor:
         receipts = None if self.policy.force else plan
         timeout = self.policy.timeout_seconds
-        return LocalExecutor(
-            partial(execute, run=self.run, receipts=receipts, timeout_seconds=timeout), self.policy, Workers()
-        )
+        work = partial(execute, run=self.run, receipts=receipts, timeout_seconds=timeout)
+        if self.place.executor != "ray":
+            return LocalExecutor(work, self.policy, Workers())
+        from exporter.batch.ray_executor import RayExecutor
+
+        cluster = RayExecutor(work, self.policy, address=self.place.ray_address)
+        if not self.telling.quiet:
+            console.say(cluster.description)
+        return cluster
 
 
 def _prepare_queries(folder: str) -> None:
@@ -91,6 +113,11 @@ def telling_of(flags: dict[str, Any]) -> TellingOptions:
     return TellingOptions(**{field.name: flags.pop(field.name) for field in fields(TellingOptions)})
 
 
-def taken_of(flags: dict[str, Any]) -> tuple[Policy, TellingOptions]:
-    """How the batch is run, and what it tells. Raises UsageError."""
-    return policy_of(flags), telling_of(flags)
+def place_of(flags: dict[str, Any]) -> Place:
+    """Takes what says where jobs are run out of the flags. Raises UsageError."""
+    return Place(flags.pop("executor"), flags.pop("ray_address"))
+
+
+def taken_of(flags: dict[str, Any]) -> tuple[Policy, TellingOptions, Place]:
+    """How the batch is run, what it tells, and where. Raises UsageError."""
+    return policy_of(flags), telling_of(flags), place_of(flags)

@@ -71,6 +71,7 @@ HOMES = {
     "onnxruntime": "verification",
     "click": "cli",
     "rich": "cli",
+    "ray": "batch",
 }
 # Where copies of a process begin and end: after a `fork` nothing may return into what the original was doing.
 FORKING = ("exporter.fork_server", "exporter.verification_understudy")

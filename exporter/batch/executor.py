@@ -37,7 +37,13 @@ Message = Started | Event | Ended
 
 
 class Executor(Protocol):
-    """Runs jobs; all methods are called by one thread."""
+    """Runs jobs; all methods are called by one thread.
+
+    `jobs` are its places, `limit_bytes` is the memory for all jobs together.
+    """
+
+    jobs: int
+    limit_bytes: int
 
     def room_for(self, task: Task, running: Collection[Task]) -> bool:
         """Whether it may be started beside those that run; always true where nothing runs."""
@@ -50,6 +56,9 @@ class Executor(Protocol):
 
     def stop(self, task: Task, why: str) -> None:
         """End it now. Its `Ended` comes as usual."""
+
+    def recall(self) -> None:
+        """Take back what has not begun; its `Ended` comes as of a job that was evicted."""
 
     def watch_memory(self) -> int:
         """The memory of all processes of this batch on this machine; above its limit a job is ended to make room."""

@@ -78,6 +78,9 @@ class LocalExecutor:
     def stop(self, task: Task, why: str) -> None:
         self._running[task.number].stop.set()
 
+    def recall(self) -> None:
+        """Nothing: what is started here begins at once."""
+
     def watch_memory(self) -> int:
         """Above the limit the job that is farthest above its estimate is ended, unless it is the only one."""
         used = memory.rss_bytes() + self._workers.held_bytes() + sum(each.rss_bytes for each in self._running.values())

@@ -131,6 +131,7 @@ class _Queue:
             names = ", ".join(task.job.name for task in self.running.values())
             more = f"{names} will be finished, Ctrl-C again stops now" if names else "nothing runs"
             self.listener.stopping(f"interrupted: {more}" if self.interrupts.count == 1 else "stopped")
+            self.executor.recall()
         if self.interrupts.count > 1 and not self.stopped:
             self.stopped = True
             for task in self.running.values():
@@ -168,6 +169,7 @@ class _Queue:
         task, progress = message.task, self.progress[message.task.number]
         if isinstance(message, Started):
             progress.attempts += 1
+            progress.started, progress.waited_seconds = time.time(), time.monotonic() - self.begun
             progress.waits = False
             self.listener.started(task, progress.attempts)
         elif isinstance(message, Event):
@@ -213,6 +215,7 @@ class _Queue:
         if outcome.status in ("failed", "mismatch") and self.policy.fail_fast and not self.ended:
             self.ended = True
             self.listener.stopping(f"{task.job.name} failed, and --fail-fast was given")
+            self.executor.recall()
 
 
 def _grown(task: Task, outcome: Outcome) -> Task:

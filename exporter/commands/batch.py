@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from exporter.batch_session import BatchSession, taken_of
+from exporter.batch_session import EXECUTORS, BatchSession, taken_of
 from exporter.commands.dry_run import show_plan
 from exporter.commands.export_options import export_options
 from exporter.commands.request_options import request_options
@@ -41,6 +41,18 @@ def seconds(ctx: click.Context, parameter: click.Parameter, text: str | None) ->
 @click.option("--retries", type=int, default=1, show_default=True, help="For what may pass: killed, out of memory.")
 @click.option("--fail-fast/--continue", help="Start nothing more after the first failure.  [default: continue]")
 @click.option("--force", is_flag=True, help="Export again what is up to date.")
+@click.option(
+    "--executor",
+    type=click.Choice(EXECUTORS),
+    default=EXECUTORS[0],
+    show_default=True,
+    help="Where: on this machine, or on a Ray cluster.",
+)
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    help="With --executor ray; auto is the cluster of this machine.  [default: RAY_ADDRESS, or a new local one]",
+)
 @telling_options()
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the time and memory of each stage.")
@@ -65,7 +77,7 @@ def command(
     if not (models or named or files):
         raise UsageError("no SOURCE is named", why="and no file of settings", hint=f"{ctx.command_path} --help")
     request = read_request(ctx, models, [*named, *files], flags, taken_of)
-    policy, telling = taken_of(request.flags)
+    policy, telling, place = taken_of(request.flags)
     if dry_run:
         return show_plan(request.entries, policy, plan_format)
-    return BatchSession(run, policy, telling).export(request.entries)
+    return BatchSession(run, policy, telling, place).export(request.entries)

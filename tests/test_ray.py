@@ -1,0 +1,243 @@
+"""A batch on a Ray cluster of two nodes gives what it gives on this machine, also where a node is lost in the middle.
+
+The batch is run by the real command: Ray's client and TensorFlow, which other tests import, hang in one process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import safetensors.numpy
+
+from exporter import files
+
+pytestmark = pytest.mark.cluster
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PATIENCE_SECONDS = 120.0
+# A file with so many tensors takes a few seconds, in which something can happen to its job.
+MANY_TENSORS = 12_000
+
+
+class Cluster:
+    """Two nodes on this machine, each with one processor."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster as RayCluster
+
+        self._settings: dict[str, Any] = {
+            "num_cpus": 1,
+            "object_store_memory": 100 * 2**20,
+            "include_dashboard": False,
+        }
+        # A node that says nothing is lost after 2 instead of 15 seconds.
+        impatient = {"health_check_period_ms": 500, "health_check_timeout_ms": 500, "health_check_failure_threshold": 3}
+        head = self._settings | {"_system_config": impatient}
+        self._cluster = RayCluster(initialize_head=True, head_node_args=head)
+        self.address: str = self._cluster.address
+        self.second = self._cluster.add_node(**self._settings)
+
+    def lose_the_second_node(self) -> None:
+        self._cluster.remove_node(self.second, allow_graceful=False)
+
+    def add_it_again(self) -> None:
+        self.second = self._cluster.add_node(**self._settings)
+
+    def end(self) -> None:
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    cluster = Cluster()
+    yield cluster
+    cluster.end()
+
+
+def weights_file(path: Path, tensors: int) -> str:
+    safetensors.numpy.save_file({f"layer{n}.weight": np.full((3, 2), n, np.float32) for n in range(tensors)}, path)
+    return path.name
+
+
+class Batch:
+    """`export-model batch` under way, in a folder."""
+
+    def __init__(self, folder: Path, words: Sequence[str], formats: str = "parquet,json", **environment: str) -> None:
+        self.folder = folder
+        self.log = folder / "log.txt"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "exporter", "batch", "--to", formats, *words],
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def wait_for(self, text: str, count: int = 1) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.text.count(text) < count:
+            assert self.process.poll() is None, self.text
+            assert time.monotonic() < deadline, self.text
+            time.sleep(0.05)
+
+    def status(self) -> int:
+        return self.process.wait(PATIENCE_SECONDS)
+
+
+def digests(output: Path) -> dict[str, list[tuple[str, str]]]:
+    found = {}
+    for folder in output.iterdir():
+        receipt = files.read_manifest(folder)
+        assert receipt is not None, sorted(folder.iterdir())
+        assert files.is_complete(folder, receipt)
+        found[folder.name] = [(record["name"], record["sha256"]) for record in receipt["files"]]
+        assert [files.sha256(folder / name) for name, _ in found[folder.name]] == [
+            each for _, each in found[folder.name]
+        ]
+    return found
+
+
+def workers(folder: Path) -> list[psutil.Process]:
+    """Those of jobs in this folder that still run."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        if "exporter.worker" in (process.info["cmdline"] or []) and str(folder) in job_text(process):
+            found.append(process)
+    return found
+
+
+def job_text(process: psutil.Process) -> str:
+    try:
+        return Path(process.cmdline()[-3]).read_text()
+    except (OSError, psutil.Error, IndexError):
+        return ""
+
+
+def test_the_same_files_as_here_and_then_nothing_to_do(cluster: Cluster, tmp_path: Path) -> None:
+    sources = [weights_file(tmp_path / f"m{number}.safetensors", 3 + number) for number in range(4)]
+    ray = ["--executor", "ray", "--ray-address", cluster.address]
+    there = Batch(tmp_path, [*sources, "-o", "there", "-v", *ray])
+    assert there.status() == 0, there.text
+    assert "2 nodes, 2 CPUs" in there.text
+    assert "m0: parquet: " in there.text
+    chatter = [line for line in there.text.splitlines() if "ray" in line.lower() and "Ray cluster" not in line]
+    assert chatter == []
+    here = Batch(tmp_path, [*sources, "-o", "here"])
+    assert here.status() == 0, here.text
+    assert digests(tmp_path / "there") == digests(tmp_path / "here")
+    assert not list((tmp_path / "there").rglob(".*"))
+    again = Batch(tmp_path, [*sources, "-o", "there", *ray])
+    assert again.status() == 0, again.text
+    assert again.text.count("up to date") == 4
+    assert "started" not in again.text
+
+
+def test_an_onnx_file_too(cluster: Cluster, tmp_path: Path) -> None:
+    dense = {"module": "keras.layers", "class_name": "Dense", "config": {"name": "dense", "units": 3}}
+    start = {"module": "keras.layers", "class_name": "InputLayer", "config": {"batch_shape": [None, 4], "name": "x"}}
+    model = {"module": "keras", "class_name": "Sequential", "config": {"name": "m", "layers": [start, dense]}}
+    (tmp_path / "m.json").write_text(json.dumps(model))
+    ray = ["--executor", "ray", "--ray-address", cluster.address]
+    for output, more in ("there", ray), ("here", []):
+        batch = Batch(tmp_path, ["m.json", "-o", output, *more], "onnx,parquet")
+        assert batch.status() == 0, batch.text
+        assert "passed" in batch.text
+    assert digests(tmp_path / "there") == digests(tmp_path / "here")
+
+
+def test_a_node_is_lost_in_the_middle(cluster: Cluster, tmp_path: Path) -> None:
+    sources = [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(4)]
+    there = Batch(tmp_path, [*sources, "-o", "there", "--executor", "ray"], RAY_ADDRESS=cluster.address)
+    there.wait_for(": started", 2)
+    cluster.lose_the_second_node()
+    try:
+        assert there.status() == 0, there.text
+    finally:
+        cluster.add_it_again()
+    assert "started, attempt 2" in there.text
+    assert "aylet" not in there.text
+    here = Batch(tmp_path, [*sources, "-o", "here"])
+    assert here.status() == 0, here.text
+    assert digests(tmp_path / "there") == digests(tmp_path / "here")
+    assert not list((tmp_path / "there").rglob(".*"))
+    assert workers(tmp_path) == []
+
+
+def test_what_fits_on_no_node_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    """A file that looks as if it were enormous."""
+    source = tmp_path / "huge.keras"
+    with source.open("wb") as stream:
+        stream.write(b"PK")
+        stream.truncate(2**40)
+    words = [source.name, "--source-kind", "keras_archive", "--weights", "random"]
+    batch = Batch(tmp_path, [*words, "--executor", "ray", "--ray-address", cluster.address])
+    assert batch.status() == 8, batch.text
+    assert "fits on no node of the cluster: it needs about" in batch.text
+
+
+def test_ctrl_c_once_finishes_what_runs(cluster: Cluster, tmp_path: Path) -> None:
+    sources = [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(6)]
+    batch = Batch(tmp_path, [*sources, "--executor", "ray", "--ray-address", cluster.address])
+    batch.wait_for(": started", 2)
+    os.killpg(batch.process.pid, signal.SIGINT)
+    assert batch.status() == 130, batch.text
+    assert 2 <= len(digests(tmp_path / "outputs")) < 6
+    assert not list((tmp_path / "outputs").rglob(".*"))
+    assert workers(tmp_path) == []
+
+
+def test_ctrl_c_twice_stops_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    sources = [weights_file(tmp_path / f"m{number}.safetensors", 2 * MANY_TENSORS) for number in range(3)]
+    batch = Batch(tmp_path, [*sources, "--executor", "ray", "--ray-address", cluster.address])
+    batch.wait_for(": started", 2)
+    os.killpg(batch.process.pid, signal.SIGINT)
+    batch.wait_for("Ctrl-C again stops now")
+    os.killpg(batch.process.pid, signal.SIGINT)
+    assert batch.status() == 130, batch.text
+    assert not list(tmp_path.glob("outputs/*/manifest.json"))
+    assert not list((tmp_path / "outputs").rglob(".*"))
+    assert workers(tmp_path) == []
+
+
+def test_the_batch_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+    """Its jobs end, and the next one clears up."""
+    sources = [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(2)]
+    words = [*sources, "--executor", "ray", "--ray-address", cluster.address]
+    batch = Batch(tmp_path, words)
+    batch.wait_for(": started", 2)
+    batch.process.kill()
+    batch.process.wait()
+    deadline = time.monotonic() + 60
+    while workers(tmp_path):
+        assert time.monotonic() < deadline, "a job goes on without its batch"
+        time.sleep(0.1)
+    again = Batch(tmp_path, words)
+    assert again.status() == 0, again.text
+    assert len(digests(tmp_path / "outputs")) == 2
+    assert not list((tmp_path / "outputs").rglob(".*"))
+
+
+def test_a_local_ray_is_started_where_there_is_no_cluster(tmp_path: Path) -> None:
+    source = weights_file(tmp_path / "m.safetensors", 3)
+    batch = Batch(tmp_path, [source, "--executor", "ray", "--jobs", "1"])
+    assert batch.status() == 0, batch.text
+    assert "one was started for this batch, on this machine alone" in batch.text
+    assert list(digests(tmp_path / "outputs")) == ["m"]
