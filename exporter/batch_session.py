@@ -33,16 +33,14 @@ class Place:
     executor: str = EXECUTORS[0]
     ray_address: str | None = None
 
-    def __post_init__(self) -> None:
-        """Raises UsageError."""
-        if self.ray_address and self.executor != "ray":
-            raise UsageError("--ray-address is for Ray", why="--executor is not ray", hint="--executor ray")
-
 
 class BatchSession:
     """`run` carries out one job, in some `place`; `telling` says what is told of the batch, and where."""
 
     def __init__(self, run: Run, policy: Policy, telling: TellingOptions, place: Place = Place()) -> None:
+        """Raises UsageError for a place that contradicts itself."""
+        if place.ray_address and place.executor != "ray":
+            raise UsageError("--ray-address is for Ray", why="--executor is not ray", hint="--executor ray")
         self.run, self.policy, self.telling, self.place = run, policy, telling, place
 
     def export(self, entries: Sequence[plan.Entry]) -> int:
