@@ -33,6 +33,7 @@ class Scripted:
 
     def __init__(self, room: int = 100, says: dict[int, list[Outcome | ExportError | str]] | None = None) -> None:
         self.room, self.says = room, says or {}
+        self.jobs, self.limit_bytes = 8, room
         self.started: list[int] = []
         self.side_by_side: list[set[int]] = []
         self.running: list[Task] = []
@@ -67,6 +68,9 @@ class Scripted:
 
     def stop(self, task: Task, why: str) -> None:
         self.stopped.append(task.number)
+
+    def recall(self) -> None:
+        """All that was started has begun."""
 
     def watch_memory(self) -> int:
         return self.used

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from exporting import job_for
 
 from exporter import verification
 from exporter.batch.needs import IMPORT_BYTES, READING_BYTES, UNKNOWN, need_bytes
@@ -16,7 +17,6 @@ from exporter.records import TensorSpec
 from exporter.sources.application_sizes import SIZES
 from exporter.sources.detection.applications import application_names
 from exporter.sources.opened import open_model
-from exporting import job_for
 
 
 def test_each_application_has_its_sizes() -> None:

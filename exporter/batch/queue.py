@@ -23,6 +23,8 @@ from exporter.records import Outcome
 TICK_SECONDS = 0.25
 # How long to leave a folder alone that another batch is working in.
 IN_USE_SECONDS = 2.0
+# How many jobs that do not fit are passed over in search of one that does.
+LOOKAHEAD = 32
 # A large job waits for room while at most so many smaller ones behind it in the queue are started.
 OVERTAKEN = 8
 # What was killed for want of memory is tried again as if it needed this much of what it had then.
@@ -101,11 +103,12 @@ class _Queue:
         self.peak_bytes = 0
         self.ticked = -TICK_SECONDS
         self.ended = self.stopped = False
+        self.has_changed = True
 
     def run(self) -> None:
         while self.running or (self.waiting and not self.ended):
             self._heed_interrupts()
-            if not self.ended:
+            if not self.ended and self.has_changed:
                 self._start_what_fits()
             for message in self.executor.messages(TICK_SECONDS):
                 self._take(message)
@@ -113,7 +116,9 @@ class _Queue:
                 self._tick()
 
     def _tick(self) -> None:
+        """Now and then room comes by itself: memory is given back, a folder in use may be free."""
         self.ticked = time.monotonic()
+        self.has_changed = True
         used = self.executor.watch_memory()
         self.peak_bytes = max(self.peak_bytes, used)
         self.listener.tick(used)
@@ -139,6 +144,7 @@ class _Queue:
 
     def _start_what_fits(self) -> None:
         """In order; a job that does not fit is overtaken by smaller ones, but not for ever."""
+        self.has_changed = False
         now, passed = time.monotonic(), []
         for task in list(self.waiting.values()):
             progress = self.progress[task.number]
@@ -146,7 +152,7 @@ class _Queue:
                 continue
             if not self._fits(task, progress):
                 passed.append(progress)
-                if progress.overtaken >= OVERTAKEN or progress.alone:
+                if progress.overtaken >= OVERTAKEN or progress.alone or len(passed) >= LOOKAHEAD:
                     return
                 continue
             for other in passed:
@@ -176,6 +182,7 @@ class _Queue:
             self.listener.event(task, message.event)
         else:
             del self.running[task.number]
+            self.has_changed = True
             self._end(message, progress)
 
     def _end(self, message: Ended, progress: Progress) -> None:
