@@ -26,6 +26,7 @@ class Gathering(Listener):
         self._refused: Sequence[Outcome] = ()
         self._started = time.time()
         self._retries = 0
+        self._entries: dict[int, Entry] = {}
 
     def begin(self, tasks: Sequence[Task], refused: Sequence[Outcome]) -> None:
         self._refused, self._started = refused, time.time()
@@ -33,11 +34,15 @@ class Gathering(Listener):
     def retried(self, task: Task, outcome: Outcome, why: str) -> None:
         self._retries += 1
 
+    def finished(self, result: Result) -> None:
+        """Its receipt is read now, beside those that run, and not all of them at the end."""
+        self._entries[result.task.number] = entry(result)
+
     def end(self, batch: BatchResult) -> None:
         entries = [refused(outcome.name, from_record(dict(outcome.error or {}))) for outcome in self._refused]
         self.report = BatchReport(
             name=self.name,
-            entries=[*entries, *map(entry, batch.results)],
+            entries=[*entries, *map(self._entry, batch.results)],
             started=self._started,
             seconds=batch.seconds,
             jobs=self.budget.jobs,
@@ -46,6 +51,9 @@ class Gathering(Listener):
             retries=self._retries,
             interrupted=batch.interrupted,
         )
+
+    def _entry(self, result: Result) -> Entry:
+        return self._entries.get(result.task.number) or entry(result)
 
 
 def entry(result: Result) -> Entry:
