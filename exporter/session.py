@@ -25,13 +25,14 @@ class Run(Protocol):
 
 
 def run_in_child(job: Job, *, watch: Callable[[wire.Event], None], **limits: Any) -> Outcome:
-    from exporter import early_start, supervisor
+    from exporter import early_start
+    from exporter.batch.execution import execute
     from exporter.readers import is_only_read
 
     server = early_start.reading_server()
     if server and is_only_read(job):
         limits = {"spawn": server.spawn, **limits}
-    return supervisor.run(job, watch=watch, **limits)
+    return execute(job, begin=lambda: None, watch=watch, **limits)
 
 
 def export_aside(run: Run, display: console.Display, options: plan.ExportOptions, source: str, place: Path) -> Path:
