@@ -20,7 +20,7 @@ from exporter.sources import detection, digest
 from exporter.sources.detection.kinds import APPLICATION, REMOTE
 from exporter.sources.fitting import fitted
 from exporter.storage import exports, fetching
-from exporter.storage.addresses import beside, check_output, file_name, is_address, joined, local, public
+from exporter.storage.addresses import beside, check_output, file_name, is_address, local, place_in, public
 
 # To be increased when an unchanged job would write different files.
 FINGERPRINT_SCHEMA = 6
@@ -142,7 +142,7 @@ def _may_be_verified_now(job: Job, manifest: Mapping[str, Any]) -> bool:
 
 def skipped(job: Job) -> Outcome:
     """The outcome of a job that `is_done`, with what its receipt says about the weights."""
-    manifest = exports.read_manifest(job.output_path) or {}
+    manifest = exports.known_manifest(job.output_path) or {}
     weights = str(manifest.get("weights") or "")
     return Outcome(job.name, "skipped", job.output_path, weights)
 
@@ -165,7 +165,7 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 def _job(reference: detection.SourceRef, name: str, template: Job, options: ExportOptions) -> Job:
     job = fitted(template, reference, chosen_formats=options.formats is not None)
-    job = dataclasses.replace(job, name=name, output_path=_place(options.output, name))
+    job = dataclasses.replace(job, name=name, output_path=place_in(options.output, name))
     if digest.nbytes_to_read(job) <= digest.CHEAP_NBYTES:
         job = dataclasses.replace(job, source_digest=digest.source_digest(job))
     return dataclasses.replace(job, fingerprint=_fingerprint(job))
@@ -176,13 +176,9 @@ def _remote_job(address: str, name: str, template: Job, options: ExportOptions) 
     seen = fetching.look(address)
     nbytes = seen.nbytes if seen.nbytes >= 0 else None
     origin = Origin(address, public(address), options.source_kind, nbytes, seen.version, options.formats is not None)
-    output = _place(options.output, name)
+    output = place_in(options.output, name)
     job = dataclasses.replace(template, source=origin.name, kind=REMOTE, name=name, output_path=output, origin=origin)
     return dataclasses.replace(job, fingerprint=_fingerprint(job))
-
-
-def _place(output: str, name: str) -> str:
-    return joined(output, name) if is_address(output) else os.path.join(local(output), name)
 
 
 def _fingerprint(job: Job) -> str:

@@ -17,6 +17,7 @@ from exporter.records import Job, Outcome, Stage
 from exporter.sources import detection
 from exporter.sources.fitting import fitted
 from exporter.storage.addresses import is_address
+from exporter.storage.exports import remember
 from exporter.storage.fetching import Progress, fetch
 from exporter.storage.spool import spool
 
@@ -80,7 +81,7 @@ class Transfer:
             outcome = self._run(job, run)
             if outcome.status in ("done", "mismatch"):
                 with self._stage(UPLOAD_STAGE) as progress:
-                    publish(Path(job.output_path), store, lease, progress)
+                    remember(self.job.output_path, publish(Path(job.output_path), store, lease, progress))
             return self._public(outcome, place)
 
     def _here(self, place: Path) -> Job:

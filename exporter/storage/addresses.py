@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -64,6 +65,11 @@ def redacted(text: str) -> str:
 
 def joined(address: str, *names: str) -> str:
     return "/".join([address.rstrip("/"), *names])
+
+
+def place_in(output: str, name: str) -> str:
+    """A folder or file inside of a place for exports, be it a folder of this machine or an address."""
+    return joined(output, name) if is_address(output) else os.path.join(local(output), name)
 
 
 def file_name(address: str) -> str:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from exporter import files
 from exporter.errors import SourceError
-from exporter.storage.addresses import file_name, is_address, joined, local
+from exporter.storage.addresses import WEB, check_source, file_name, is_address, joined, local, scheme_of
 from exporter.storage.failures import failures, output_error, source_error
-from exporter.storage.fetching import save
+from exporter.storage.fetching import fetch, save
 from exporter.storage.objects import ObjectStore
 from exporter.storage.spool import require_room, spool
 
 Wanted = Callable[[str], bool]
+# Receipts that were just read or written: what is told of a job needs no request of its own.
+MOST_RECENT = 256
+_recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
 
 def read_manifest(place: str) -> dict[str, Any] | None:
@@ -27,7 +31,23 @@ def read_manifest(place: str) -> dict[str, Any] | None:
         content = ObjectStore(place).read(files.MANIFEST)
     except failures() as error:
         raise output_error(error, place) from error
-    return files.parse_manifest(content) if content else None
+    manifest = files.parse_manifest(content) if content else None
+    if manifest:
+        remember(place, manifest)
+    return manifest
+
+
+def known_manifest(place: str) -> dict[str, Any] | None:
+    """As `read_manifest`, but without a request where this process has just seen it. Raises OutputError."""
+    return _recent.get(place) or read_manifest(place)
+
+
+def remember(address: str, manifest: dict[str, Any]) -> None:
+    """Several threads may do so; the oldest are forgotten."""
+    _recent[address] = manifest
+    with suppress(KeyError):
+        while len(_recent) > MOST_RECENT:
+            _recent.popitem(last=False)
 
 
 def is_complete(place: str, manifest: Mapping[str, Any]) -> bool:
@@ -40,6 +60,24 @@ def is_complete(place: str, manifest: Mapping[str, Any]) -> bool:
         raise output_error(error, place) from error
     sizes = {name: stored.nbytes for name, stored in there.items()}
     return all(sizes.get(record["name"]) == record["nbytes"] for record in manifest["files"])
+
+
+@contextmanager
+def written_to(place: str) -> Iterator[Path]:
+    """A folder of this machine for small files; those of an address are uploaded at the end. Raises OutputError."""
+    if not is_address(place):
+        yield Path(local(place))
+        return
+    with spool() as locked:
+        folder = locked / "written"
+        folder.mkdir()
+        yield folder
+        try:
+            store = ObjectStore(place)
+            for path in sorted(folder.iterdir()):
+                store.write(path.name, path.read_bytes())
+        except failures() as error:
+            raise output_error(error, place) from error
 
 
 @contextmanager
@@ -62,9 +100,21 @@ def at_hand(target: str, wanted: Wanted = lambda name: True) -> Iterator[str]:
         yield str(folder)
 
 
+@contextmanager
+def brought(target: str, wanted: Wanted = lambda name: True) -> Iterator[str]:
+    """As `at_hand`, and what is no export, such as a model file, comes along too. Raises SourceError."""
+    with at_hand(target, wanted) as place:
+        if not is_address(place):
+            yield place
+            return
+        with spool() as folder:
+            yield str(fetch(target, folder))
+
+
 def _finished(target: str) -> tuple[ObjectStore, bytes, dict[str, Any]] | None:
     """The store, the receipt as it is, and what it says; None for what is no export, such as anything on the web."""
-    if target.split("://")[0].lower() in ("http", "https"):
+    check_source(target)
+    if scheme_of(target) in WEB:
         return None
     try:
         store = ObjectStore(target)
@@ -96,10 +146,6 @@ def _copy(found: tuple[ObjectStore, bytes, dict[str, Any]], folder: Path, wanted
         )
     with files.new_file(folder / files.MANIFEST) as stream:
         stream.write(content)
-
-
-def among(names: Iterable[str]) -> Wanted:
-    return frozenset(names).__contains__
 
 
 def tables(name: str) -> bool:

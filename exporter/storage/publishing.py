@@ -27,31 +27,36 @@ PIECE_BYTES = 2**20
 Progress = Callable[[int, int], None]
 
 
-def publish(folder: Path, store: ObjectStore, lease: Lease, progress: Progress) -> None:
-    """Upload the finished export in `folder`; `progress` gets the bytes done and in all, and may raise.
+def publish(folder: Path, store: ObjectStore, lease: Lease, progress: Progress) -> dict[str, Any]:
+    """Upload the finished export in `folder`; returns its receipt.
+
+    `progress` gets the bytes done and in all, and may raise.
 
     Raises OutputError, and InUseError when another export has taken the place over.
     """
-    Publication(folder, store, lease, progress).run()
+    manifest = files.read_manifest(folder)
+    if manifest is None:
+        raise OutputError(
+            "cannot be written", where=store.address, why="the export has no receipt", hint="run it again"
+        )
+    Publication(folder, manifest["files"], store, lease, progress).run()
+    return manifest
 
 
 class Publication:
     """One export under way to its store."""
 
-    def __init__(self, folder: Path, store: ObjectStore, lease: Lease, progress: Progress) -> None:
-        self.folder, self.store, self.lease, self.progress = folder, store, lease, progress
-        self.records: list[dict[str, Any]] = (files.read_manifest(folder) or {"files": []})["files"]
+    def __init__(
+        self, folder: Path, records: list[dict[str, Any]], store: ObjectStore, lease: Lease, progress: Progress
+    ) -> None:
+        self.folder, self.records, self.store, self.lease, self.progress = folder, records, store, lease, progress
         self.total = sum(record["nbytes"] for record in self.records)
         self.sent = 0
         self.drafts: dict[str, Draft] = {}
 
     def run(self) -> None:
-        where = self.store.address
         try:
-            old = files.parse_manifest(self.store.read(files.MANIFEST) or b"")
-            before = tuple(
-                dict.fromkeys([*self.lease.left, *(record["name"] for record in (old or {"files": []})["files"])])
-            )
+            before = self._before()
             if not self.store.holds_back:
                 self._retire(before)
             for record in self.records:
@@ -60,22 +65,25 @@ class Publication:
             if self.store.holds_back:
                 self._retire(before)
             for record in self.records:
-                where = joined(self.store.address, record["name"])
                 self._appear(record)
-            where = self.store.address
             self.store.remove(set(before) - {record["name"] for record in self.records})
             self._compare()
             self.lease.require()
             self.store.write(files.MANIFEST, (self.folder / files.MANIFEST).read_bytes())
             self.lease.forget()
         except failures() as error:
-            raise output_error(error, where) from error
+            raise output_error(error, self.store.address) from error
         finally:
             for draft in self.drafts.values():
                 draft.discard()
 
+    def _before(self) -> tuple[str, ...]:
+        """The files of the export that is there, and of one whose replacement did not come to its end."""
+        old = files.parse_manifest(self.store.read(files.MANIFEST) or b"") or {"files": []}
+        return tuple(dict.fromkeys([*self.lease.left, *(record["name"] for record in old["files"])]))
+
     def _retire(self, before: tuple[str, ...]) -> None:
-        """From here on the folder does not look finished."""
+        """From here on the folder does not look finished. Raises InUseError."""
         self.lease.require()
         if before:
             self.lease.remember(before)
