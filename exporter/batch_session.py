@@ -20,6 +20,7 @@ from exporter.errors import UsageError
 from exporter.records import Job, Outcome
 from exporter.reports.tally import Budget
 from exporter.session import Run, StoppedError
+from exporter.storage.addresses import is_address, local
 
 # More are in the report.
 MOST_NAMES = 20
@@ -60,7 +61,8 @@ class BatchSession:
         with Telling(self.telling, output, len(planned), budget) as telling:
             batch = run_batch(tasks, executor, self.policy, telling.listener, refused)
         status = telling.conclude(refused, batch)
-        _prepare_queries(output)
+        if not is_address(output):
+            _prepare_queries(local(output))
         if batch.interrupted:
             raise _interrupted(batch)
         return status

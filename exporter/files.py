@@ -231,8 +231,16 @@ def _clear(folder: Path) -> None:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The receipt of a finished export; None where there is none that can be read."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return parse_manifest((folder / MANIFEST).read_bytes())
+    except OSError:
+        return None
+
+
+def parse_manifest(content: bytes) -> dict[str, Any] | None:
+    """A receipt from wherever it lies; None for what is no receipt."""
+    try:
+        manifest = json.loads(content)
+    except (ValueError, RecursionError):
         return None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), list):
         return None

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exporter import __version__, files
-from exporter.errors import ExportError, SourceError, UsageError
+from exporter import __version__
+from exporter.errors import ExportError, SourceError
 from exporter.options import SUPPORTED_OPSETS as SUPPORTED_OPSETS
 from exporter.options import ExportOptions as ExportOptions
 from exporter.options import checked
-from exporter.records import WEIGHT_CHOICES, Job, Outcome
+from exporter.records import WEIGHT_CHOICES, Job, Origin, Outcome
 from exporter.sources import detection, digest
-from exporter.sources.detection.kinds import APPLICATION, KINDS, WITHOUT_ONNX
-from exporter.sources.detection.python_sources import check_trust
+from exporter.sources.detection.kinds import APPLICATION, REMOTE
+from exporter.sources.fitting import fitted
+from exporter.storage import exports, fetching
+from exporter.storage.addresses import beside, check_output, file_name, is_address, local, place_in, public
 
 # To be increased when an unchanged job would write different files.
 FINGERPRINT_SCHEMA = 6
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx")
 # What a job is named and where it goes, what only limits it, and what the source digest says already.
-OUTSIDE_FINGERPRINT = ("source", "weights", "output_path", "fingerprint", "trust_code", "max_memory_bytes")
+OUTSIDE_FINGERPRINT = ("source", "weights", "output_path", "fingerprint", "trust_code", "max_memory_bytes", "origin")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Entry:
 
 def plan(sources: Iterable[str], options: ExportOptions) -> list[Job | Refusal]:
     """One job per source, all with the same options: `plan_entries`. Raises UsageError."""
-    checked(options)
+    _template(options)
     return plan_entries([Entry(source, options) for source in sources])
 
 
@@ -54,20 +57,48 @@ def plan_entries(entries: Sequence[Entry]) -> list[Job | Refusal]:
 
     Raises UsageError for options that make no sense for any source.
     """
-    templates = {options: checked(options) for options in {entry.options for entry in entries}}
+    templates = {options: _template(options) for options in {entry.options for entry in entries}}
     planned: dict[object, Job | Refusal] = {}
     # Those that somebody has chosen are not to be had for others, even for those before them.
     names = {entry.name.casefold() for entry in entries}
     for entry in entries:
         try:
-            reference = detection.detect(entry.source, entry.options.source_kind)
-            key = (_identity(reference), entry.name, entry.options)
+            key, make = _seen(entry)
             if key not in planned:
-                name = entry.name or _free_name(reference.name, names)
-                planned[key] = _job(reference, name, templates[entry.options], entry.options)
+                planned[key] = make(names, templates[entry.options])
         except ExportError as error:
-            planned[entry] = Refusal(entry.source, error)
+            planned[entry] = Refusal(public(entry.source) if is_address(entry.source) else entry.source, error)
     return list(planned.values())
+
+
+def _template(options: ExportOptions) -> Job:
+    """The job without its source. Raises UsageError, also for an address that nothing can be written to."""
+    if is_address(options.output):
+        check_output(options.output)
+    return checked(options)
+
+
+def _seen(entry: Entry) -> tuple[object, Callable[[set[str], Job], Job]]:
+    """What makes the entry the same as another one, and how it becomes a job. Raises ExportError."""
+    options = entry.options
+    if is_address(entry.source):
+        key: object = entry.source
+        own, make = _name_of(entry.source), partial(_remote_job, entry.source)
+    else:
+        reference = detection.detect(local(entry.source), options.source_kind)
+        key, own, make = _identity(reference), reference.name, partial(_job, reference)
+
+    def job(names: set[str], template: Job) -> Job:
+        return make(entry.name or _free_name(own, names), template, options)
+
+    return (key, entry.name, options), job
+
+
+def _name_of(address: str) -> str:
+    """Of the model at an address: that of its file or, where that is only `model`, of the folder that it is in."""
+    name = file_name(address)
+    parent = file_name(beside(address, ""))
+    return detection.safe_name(Path(parent if name == "model.json" and parent != "source" else name))
 
 
 def is_done(job: Job) -> bool:
@@ -75,6 +106,9 @@ def is_done(job: Job) -> bool:
     manifest = _receipt(job)
     if manifest is None or job.source_digest:
         return manifest is not None
+    if job.origin:
+        # Its version is part of the fingerprint; where there is none nobody knows without fetching it.
+        return bool(job.origin.version)
     try:
         return manifest.get("source_digest") == digest.source_digest(job)
     except SourceError:
@@ -84,15 +118,15 @@ def is_done(job: Job) -> bool:
 
 def must_read(job: Job) -> bool:
     """Whether `is_done` has to read a large source to know."""
-    return not job.source_digest and _receipt(job) is not None
+    return not job.source_digest and not job.origin and _receipt(job) is not None
 
 
 def _receipt(job: Job) -> dict[str, Any] | None:
     """That of a complete result of this job, as far as can be said without reading the source."""
-    manifest = files.read_manifest(Path(job.output_path))
+    manifest = exports.read_manifest(job.output_path)
     if manifest is None or manifest.get("fingerprint") != job.fingerprint:
         return None
-    if _verification_status(manifest) == "mismatch" or not files.is_complete(Path(job.output_path), manifest):
+    if _verification_status(manifest) == "mismatch" or not exports.is_complete(job.output_path, manifest):
         return None
     return None if _may_be_verified_now(job, manifest) else manifest
 
@@ -108,7 +142,7 @@ def _may_be_verified_now(job: Job, manifest: Mapping[str, Any]) -> bool:
 
 def skipped(job: Job) -> Outcome:
     """The outcome of a job that `is_done`, with what its receipt says about the weights."""
-    manifest = files.read_manifest(Path(job.output_path)) or {}
+    manifest = exports.known_manifest(job.output_path) or {}
     weights = str(manifest.get("weights") or "")
     return Outcome(job.name, "skipped", job.output_path, weights)
 
@@ -130,40 +164,28 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 
 def _job(reference: detection.SourceRef, name: str, template: Job, options: ExportOptions) -> Job:
-    is_application = reference.kind == APPLICATION
-    if template.weights == "imagenet" and not is_application:
-        why = "only the models of keras.applications have weights to download"
-        raise UsageError(
-            "cannot take --weights imagenet", where=reference.source, why=why, hint="--weights auto uses the file's own"
-        )
-    check_trust(reference.kind, reference.source, template.reading.custom_objects, trusted=template.trust_code)
-    formats = template.formats
-    if reference.kind in WITHOUT_ONNX and template.weights != "auto":
-        why, hint = f"it is {KINDS[reference.kind]}, whose values are its own", "leave --weights out"
-        raise UsageError(f"cannot take --weights {template.weights}", where=reference.source, why=why, hint=hint)
-    if reference.kind in WITHOUT_ONNX and "onnx" in formats:
-        if options.formats is not None:
-            hint = "leave onnx out of --to: the others describe it"
-            why = WITHOUT_ONNX[reference.kind]
-            raise UsageError("cannot be converted to ONNX", where=reference.source, why=why, hint=hint)
-        formats = tuple(name for name in formats if name != "onnx")
-    job = dataclasses.replace(
-        template,
-        source=reference.source,
-        kind=reference.kind,
-        name=name,
-        output_path=os.path.join(options.output, name),
-        formats=formats,
-        reading=dataclasses.replace(template.reading, seen=reference.seen),
-    )
+    job = fitted(template, reference, chosen_formats=options.formats is not None)
+    job = dataclasses.replace(job, name=name, output_path=place_in(options.output, name))
     if digest.nbytes_to_read(job) <= digest.CHEAP_NBYTES:
         job = dataclasses.replace(job, source_digest=digest.source_digest(job))
+    return dataclasses.replace(job, fingerprint=_fingerprint(job))
+
+
+def _remote_job(address: str, name: str, template: Job, options: ExportOptions) -> Job:
+    """Without a look into the source, which is fetched where and when the job runs. Raises SourceError."""
+    seen = fetching.look(address)
+    nbytes = seen.nbytes if seen.nbytes >= 0 else None
+    origin = Origin(address, public(address), options.source_kind, nbytes, seen.version, options.formats is not None)
+    output = place_in(options.output, name)
+    job = dataclasses.replace(template, source=origin.name, kind=REMOTE, name=name, output_path=output, origin=origin)
     return dataclasses.replace(job, fingerprint=_fingerprint(job))
 
 
 def _fingerprint(job: Job) -> str:
     """Equal where a second run would write the same files and reach the same verdict."""
     options = {key: value for key, value in dataclasses.asdict(job).items() if key not in OUTSIDE_FINGERPRINT}
+    if job.origin:
+        options["origin"] = job.origin.version
     versions = {name: digest.version(name) for name in LIBRARIES}
     weights = job.weights if job.weights in WEIGHT_CHOICES else "file"
     return digest.digest_of([FINGERPRINT_SCHEMA, __version__, versions, options, weights])

@@ -16,7 +16,9 @@ LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "
 
 
 def public_name(job: Job) -> str:
-    """The source without the folders that lead to it: artifacts hold no paths of this machine."""
+    """The source without the folders that lead to it: artifacts hold no paths of this machine, and no secrets."""
+    if job.origin:
+        return job.origin.name
     return job.source if job.kind == "application" else os.path.basename(os.path.abspath(job.source))
 
 
@@ -24,7 +26,7 @@ def manifest(
     job: Job, graph: ModelGraph, outcome: Outcome, material: Material, import_rss_bytes: int
 ) -> dict[str, Any]:
     """The receipt: what was asked for, what was made, from what, with what, and whether it was verified."""
-    hidden = ("output_path", "fingerprint", "source_digest", "name", "kind")
+    hidden = ("output_path", "fingerprint", "source_digest", "name", "kind", "origin")
     arguments = {key: value for key, value in dataclasses.asdict(job).items() if key not in hidden}
     largest = max((weight.nbytes for weight in graph.weights), default=0)
     return {

@@ -227,6 +227,23 @@ class SourceOptions:
     seen: str = ""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a source comes from that is fetched before it is read.
+
+    `address` is complete, with what may be secret in it, until it has been fetched; `name` is what may be shown.
+    `kind` is that of `--source-kind`, and `chosen_formats` says whether the user has chosen any. `nbytes` is None where
+    the store does not say; `version` changes with the content, and is empty where the store does not tell.
+    """
+
+    address: str
+    name: str
+    kind: str = ""
+    nbytes: int | None = None
+    version: str = ""
+    chosen_formats: bool = False
+
+
 # What `Job.weights` may be other than the path of a file.
 WEIGHT_CHOICES = ("auto", "imagenet", "random")
 
@@ -236,6 +253,7 @@ class Job:
     """One model to export, complete: the worker needs nothing else.
 
     `source_digest` is empty where finding it means reading a large file: the worker does that beside its work.
+    `origin` is of a source that is not on this machine: `source` is then its name and, once fetched, the path here.
     `against` is the path of an ONNX file that is compared with the source, and then nothing is written.
     `dtype` is what weights are stored and computed in: `keep` (the source's), `float32` or `float16`.
     """
@@ -265,6 +283,7 @@ class Job:
     picture: PictureOptions = PictureOptions()
     reading: SourceOptions = SourceOptions()
     against: str = ""
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)

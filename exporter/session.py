@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -10,6 +11,10 @@ from typing import Any, ClassVar, Protocol
 from exporter import console, plan, summary, wire
 from exporter.errors import ExportError, from_record
 from exporter.records import Job, Outcome
+from exporter.storage.addresses import public
+
+# Of files with weights beside an ONNX file, which a look at its graph does not need.
+DATA_ENDING = ".onnx.data"
 
 
 class StoppedError(ExportError):
@@ -25,13 +30,14 @@ class Run(Protocol):
 
 
 def run_in_child(job: Job, *, watch: Callable[[wire.Event], None], **limits: Any) -> Outcome:
-    from exporter import early_start, supervisor
+    from exporter import early_start
+    from exporter.batch.execution import execute
     from exporter.readers import is_only_read
 
     server = early_start.reading_server()
     if server and is_only_read(job):
         limits = {"spawn": server.spawn, **limits}
-    return supervisor.run(job, watch=watch, **limits)
+    return execute(job, begin=lambda: None, watch=watch, **limits)
 
 
 def export_aside(run: Run, display: console.Display, options: plan.ExportOptions, source: str, place: Path) -> Path:
@@ -116,16 +122,18 @@ def serve(
     """Netron, until Ctrl-C. Raises SourceError, UsageError and UnsupportedError."""
     import tempfile
 
+    from exporter.storage.exports import brought
     from exporter.view import choice, server
 
     host = host or server.LOOPBACK
-    with tempfile.TemporaryDirectory(prefix="export-model-view-") as folder:
+    with tempfile.TemporaryDirectory(prefix="export-model-view-") as folder, ExitStack() as copies:
         shown = []
         for number, target in enumerate(targets, 1):
             place = Path(folder, str(number))
             place.mkdir()
-            shown.append(choice.choose(target, place, full=full))
-            console.say(f"{target}: {shown[-1].reason}")
+            path = copies.enter_context(brought(target, lambda name: full or not name.endswith(DATA_ENDING)))
+            shown.append(choice.choose(path, place, full=full))
+            console.say(f"{public(target) if path != target else target}: {shown[-1].reason}")
         if host not in server.OWN_NAMES:
             console.say(f"--host {host}: everybody who can reach this machine there can see the model", fg="yellow")
         server.serve(shown, port=port, browser=browser, announce=_announce, host=host)

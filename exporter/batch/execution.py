@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from exporter import files, supervisor
+from exporter.batch.transfer import Limits, Transfer, is_elsewhere
 from exporter.child_process import Spawn, spawn_worker
 from exporter.errors import ExportError, InUseError
 from exporter.records import Job, Outcome
+from exporter.storage.addresses import is_address
 
 
 class Receipts(Protocol):
@@ -37,14 +40,19 @@ def execute(
     What is up to date according to `receipts` is skipped, without them everything is done. A folder in which another
     export is at work is told from its lock before anything is started, and is a failure with an `InUseError`.
     """
+    limits = Limits(stop or threading.Event(), timeout_seconds)
     try:
-        files.require_free(Path(job.output_path))
+        if not is_address(job.output_path):
+            files.require_free(Path(job.output_path))
         if receipts and receipts.is_done(job):
             return receipts.skipped(job)
+        if is_elsewhere(job):
+            transfer = Transfer(job, watch, limits)
+            return transfer.carry_out(partial(run, watch=watch, spawn=spawn, stop=limits.stop), begin)
     except ExportError as error:
         return failed(job, error)
     begin()
-    return run(job, watch=watch, spawn=spawn, stop=stop, timeout_seconds=timeout_seconds)
+    return run(job, watch=watch, spawn=spawn, stop=limits.stop, timeout_seconds=timeout_seconds)
 
 
 def failed(job: Job, error: ExportError) -> Outcome:

@@ -17,6 +17,7 @@ from exporter.records import Job
 from exporter.sources.application_sizes import SIZES, Sizes
 from exporter.sources.detection.kinds import APPLICATION
 from exporter.sources.digest import nbytes
+from exporter.storage.addresses import is_address
 
 # Importing TensorFlow with all that a conversion needs; measured, 450 to 650 MB.
 IMPORT_BYTES = 650 * 10**6
@@ -44,7 +45,7 @@ def _sizes(job: Job) -> Sizes:
     if job.kind == APPLICATION and job.source in SIZES:
         return SIZES[job.source]
     try:
-        total = nbytes(job)
+        total = (job.origin.nbytes or 0) if job.origin else nbytes(job)
     except ExportError:
         # The export, which needs the source too, says what is wrong with it.
         return UNKNOWN
@@ -54,6 +55,9 @@ def _sizes(job: Job) -> Sizes:
 
 def _largest_before(job: Job) -> int | None:
     """The largest tensor of an earlier export of a source of the same size, from its receipt."""
+    if is_address(job.output_path):
+        # A request for each job would take longer than the estimate is worth.
+        return None
     manifest = files.read_manifest(Path(job.output_path)) or {}
     found = manifest.get("memory")
     if manifest.get("source") != os.path.basename(job.source) or not isinstance(found, dict):

@@ -17,6 +17,7 @@ from exporter.records import Job, Outcome
 from exporter.session import Run
 from exporter.sources import detection
 from exporter.sources.detection.kinds import KINDS, ONNX_FILE, WITHOUT_ONNX
+from exporter.storage.addresses import is_address, public
 from exporter.summary import verification_lines
 
 EPILOG = """
@@ -55,6 +56,10 @@ def command(run: Run, source: str, onnx_file: str, *, quiet: bool, debug: bool, 
     The file may come from any converter. Inputs are matched by name, or by position where the names differ; sizes that
     the file fixes are taken for what the source leaves open. Nothing is written.
     """
+    if is_address(onnx_file):
+        raise UsageError(
+            "is not on this machine", where=public(onnx_file), hint="copy it here; SOURCE may be an address"
+        )
     if detection.detect(onnx_file).kind != ONNX_FILE:
         raise SourceError("is not an ONNX file", where=onnx_file, hint="export-model check SOURCE FILE.onnx")
     display = console.choose_display(quiet=quiet, verbose=False, debug=debug)

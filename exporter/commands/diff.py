@@ -17,6 +17,7 @@ from exporter.commands.reading_options import reading_options
 from exporter.diff import differences, tables, text
 from exporter.errors import UsageError
 from exporter.session import Run, export_aside
+from exporter.storage.exports import at_hand
 
 FORMATS = ("table", "json", "markdown")
 COLOURS = {"+ ": "green", "- ": "red", "~ ": "yellow"}
@@ -87,6 +88,23 @@ def _folders(
     targets: tuple[str, str], options: plan.ExportOptions, export: Callable[[str, Path], Path]
 ) -> Iterator[tuple[Path, Path]]:
     """The exports to compare; those of sources are made now and removed afterwards. Raises ExportError."""
+    with (
+        at_hand(targets[0], _is_compared) as before,
+        at_hand(targets[1], _is_compared) as after,
+        _exports((before, after), options, export) as folders,
+    ):
+        yield folders
+
+
+def _is_compared(name: str) -> bool:
+    """Of an export's files: the catalogue, and the ONNX files where weights are compared element by element."""
+    return name.endswith((".parquet", ".onnx", ".onnx.data"))
+
+
+@contextmanager
+def _exports(
+    targets: tuple[str, str], options: plan.ExportOptions, export: Callable[[str, Path], Path]
+) -> Iterator[tuple[Path, Path]]:
     # A second model that cannot be read should not cost the export of the first.
     sources = [target for target in targets if not tables.is_export(Path(target))]
     for refusal in plan.plan(sources, options):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from exporter.console import say
 from exporter.memory import format_bytes
@@ -27,7 +26,7 @@ HEADINGS = ("model", "status", "weights", "time", "peak memory", "verification",
 MOST_ROWS = 50
 
 
-def show(report: BatchReport, written: Sequence[Path], *, verbose: bool) -> None:
+def show(report: BatchReport, written: Sequence[str], *, verbose: bool) -> None:
     """What is well as a table, then what went wrong as sentences, because the end is what stays on the screen."""
     good = report.of(DONE, SKIPPED)
     if good and (verbose or len(good) <= MOST_ROWS):

@@ -20,6 +20,8 @@ from exporter.reports.batch_report import Gathering, write_reports
 from exporter.reports.exit_status import exit_status
 from exporter.reports.metrics_file import MetricsFile
 from exporter.reports.tally import Budget
+from exporter.storage import exports
+from exporter.storage.addresses import place_in
 
 LOG_FORMATS = ("text", "json")
 
@@ -67,12 +69,14 @@ class Telling:
     def conclude(self, refused: Sequence[Outcome], batch: BatchResult) -> int:
         """Reports and summary of the ended batch. Returns its exit status."""
         status = exit_status(refused, batch)
-        written: Sequence[Path] = ()
+        written: Sequence[str] = ()
         report = self._gathering.report
         assert report is not None, "the batch has ended"
         if self.options.report:
             try:
-                written = write_reports(report, Path(self.output))
+                with exports.written_to(self.output) as folder:
+                    paths = write_reports(report, folder)
+                written = [place_in(self.output, path.name) for path in paths]
             except OutputError as error:
                 self._report(error)
                 status = status or error.status

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
-from exporter import files
-from exporter.errors import ExportError
+from exporter.errors import ExportError, OutputError
 from exporter.receipts import public_name
 from exporter.records import Job, Outcome, Verification
 from exporter.reports.entries import FAILED, NOT_RUN, SKIPPED, Entry
 from exporter.reports.failures import failure
+from exporter.storage import exports
 
 Fields = dict[str, Any]
 ONNX_FILE = "model.onnx"
@@ -21,7 +21,7 @@ ONNX_FILE = "model.onnx"
 def finished(job: Job, outcome: Outcome, **measured: Any) -> Entry:
     """A model that was tried; `measured` are attempts, started, waited_seconds and need_bytes."""
     error = failure(outcome)
-    exported = {} if outcome.status == FAILED else _receipt(Path(outcome.output_path or job.output_path))
+    exported = {} if outcome.status == FAILED else _receipt(outcome.output_path or job.output_path)
     found = exported | {
         "status": outcome.status,
         "error": error and _public(error, job),
@@ -38,7 +38,7 @@ def finished(job: Job, outcome: Outcome, **measured: Any) -> Entry:
 
 def up_to_date(job: Job, need_bytes: int | None = None) -> Entry:
     """A model that an earlier run exported, with the numbers of its receipt."""
-    return Entry(**(_known(job) | _receipt(Path(job.output_path)) | {"status": SKIPPED, "need_bytes": need_bytes}))
+    return Entry(**(_known(job) | _receipt(job.output_path) | {"status": SKIPPED, "need_bytes": need_bytes}))
 
 
 def not_run(job: Job, need_bytes: int | None = None) -> Entry:
@@ -62,9 +62,11 @@ def _known(job: Job) -> Fields:
     }
 
 
-def _receipt(folder: Path) -> Fields:
+def _receipt(place: str) -> Fields:
     """What the receipt of an export says; a model whose receipt cannot be read is one of which less is known."""
-    manifest = files.read_manifest(folder)
+    manifest = None
+    with suppress(OutputError):
+        manifest = exports.known_manifest(place)
     if manifest is None:
         return {}
     memory, nodes, tool = (_mapping(manifest, key) for key in ("memory", "onnx_nodes", "tool"))

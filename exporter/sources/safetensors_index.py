@@ -45,6 +45,11 @@ def shard_files(path: str) -> dict[Path, set[str]]:
     return found
 
 
+def named_shards(path: str) -> list[str]:
+    """The names in an index, whether they are there or not. Raises SourceError."""
+    return sorted({name for name in _parsed(path).values() if isinstance(name, str)})
+
+
 def index_files(path: str) -> list[str]:
     """The file itself and, of an index, its shards. Raises SourceError."""
     return [path, *map(str, shard_files(path))] if is_index(path) else [path]

@@ -33,6 +33,12 @@ def shard_paths(path: str) -> list[Path]:
     return [Path(path).with_name(name) for name in sorted(names)]
 
 
+def named_weights(path: str) -> list[str]:
+    """The names of the shards, whether they are there or not. Raises SourceError."""
+    names = (name for names in _parsed(path).values() for name in _shard_names(names, path))
+    return sorted({first_shard(path), *names})
+
+
 def first_shard(path: str) -> str:
     """The shard that Keras opens before it looks into the map, under this name whatever the map says."""
     return f"{Path(path).stem.replace('.weights', '')}_00000.weights.h5"

@@ -14,6 +14,9 @@ TFLITE_FILE = "tflite"
 TFJS_LAYERS, TFJS_GRAPH = "tfjs_layers", "tfjs_graph"
 KERAS_WEIGHTS, SAFETENSORS = "keras_weights", "safetensors"
 
+# Of a source that has not been fetched yet: what it is will be seen then. No choice of `--source-kind`.
+REMOTE = "remote"
+
 # What a sentence calls them; also the choices of `--source-kind`.
 KINDS = {
     APPLICATION: "a model of keras.applications",

@@ -101,12 +101,17 @@ def parsed(path: str) -> dict[str, Any]:
 
 def weight_files(path: str) -> list[str]:
     """The files that the manifest names, each once, in its order. Raises SourceError."""
-    groups = parsed(path).get(MANIFEST) or []
-    names = [name for group in groups if isinstance(group, dict) for name in group.get("paths") or ()]
-    files = [_file(path, name) for name in dict.fromkeys(names)]
+    files = [_file(path, name) for name in named_files(path)]
     for file in files:
         _size(file, path)
     return files
+
+
+def named_files(path: str) -> list[str]:
+    """The names in the manifest, whether they are there or not. Raises SourceError."""
+    groups = parsed(path).get(MANIFEST) or []
+    names = [name for group in groups if isinstance(group, dict) for name in group.get("paths") or ()]
+    return list(dict.fromkeys(names))
 
 
 def _groups(content: Mapping[str, Any], path: str) -> Iterator[tuple[tuple[str, ...], list[WebWeight]]]:
