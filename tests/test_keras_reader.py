@@ -20,6 +20,7 @@ from keras import layers
 from keras.src.backend.common import global_state
 from layer_chain import write
 from models import MODELS
+from reader_models import READ
 
 from exporter import worker
 from exporter.errors import SourceError
@@ -36,6 +37,7 @@ NOT_SAVED = {"embedding_tied", "activation_threshold"}
 # At least so many of the suite's models are made of layers that are known.
 EXPLAINED = 205
 FAST = ("residual", "lstm_bidirectional", "attentions", "each_stack")
+FAST_READ = ("quantised_int4", "adapters", "texts_adapted", "operation_outputs")
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +91,34 @@ def test_both_ways_agree(name: str, tmp_path: Path) -> None:
     assert by_itself(path) == by_keras(path)
 
 
+def assert_both_ways_agree(name: str, folder: Path) -> None:
+    path = saved(READ[name](), folder)
+    found, theirs = by_itself(path), by_keras(path)
+    assert found.outputs == theirs.outputs
+    assert found.weights == theirs.weights
+    assert found == theirs
+
+
+@pytest.mark.parametrize("name", FAST_READ)
+def test_weights_of_other_kinds_text_and_operations(name: str, tmp_path: Path) -> None:
+    assert_both_ways_agree(name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(READ.keys() - set(FAST_READ)))
+def test_weights_of_other_kinds_text_and_operations_in_all(name: str, tmp_path: Path) -> None:
+    assert_both_ways_agree(name, tmp_path)
+
+
+def test_a_layer_that_keeps_its_state_is_read(tmp_path: Path) -> None:
+    """Keras cannot make one without making its states."""
+    x = keras.Input(batch_shape=(2, 5, 3), name="x")
+    y = layers.Bidirectional(layers.LSTM(4, stateful=True, return_sequences=True))(x)
+    path = saved(keras.Model(x, layers.RNN(layers.GRUCell(3), stateful=True)(y)), tmp_path)
+    keras.utils.clear_session()
+    assert by_itself(path) == describe(keras.models.load_model(path), "m")
+
+
 def test_both_ways_agree_on_models_in_models(tmp_path: Path) -> None:
     path = saved(nested(), tmp_path)
     graph = by_itself(path)
@@ -127,7 +157,6 @@ def test_both_ways_agree_on_applications(name: str, tmp_path: Path) -> None:
     [
         lambda: layers.SpectralNormalization(layers.Dense(2)),
         lambda: layers.Dense(3, activation=layers.ReLU()),
-        lambda: layers.LSTM(3, stateful=True),
     ],
 )
 def test_what_is_not_exactly_known_is_left_to_keras(make: Callable[[], Any], tmp_path: Path) -> None:

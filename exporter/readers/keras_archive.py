@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 import h5py
+import numpy as np
 
+from exporter.lazy import LazyArray
 from exporter.readers import Unexplained
 from exporter.readers.described import DescribedModel
 from exporter.readers.h5_groups import DAMAGE, damaged, is_own
@@ -16,6 +18,7 @@ from exporter.readers.keras_config import is_model_of_its_own, read_config
 from exporter.readers.keras_graph import Place, Stored, describe
 from exporter.readers.keras_model import RawModel
 from exporter.readers.keras_outputs import ODD
+from exporter.readers.keras_quantised import NOT_STORED, OwnWeight, adapter_shape
 from exporter.readers.keras_unloadable import with_refusals
 from exporter.readers.keras_weights import labels_in, ordered, tensors_in
 from exporter.readers.weight_tree import described
@@ -84,18 +87,42 @@ class StoredWeights:
     def __call__(self, places: list[Place]) -> Iterator[list[Stored]]:
         for place in places:
             weights = place.layer.weights
-            yield self._all(place) if weights is None else self._numbered(place, len(weights)) if weights else []
+            if weights is None:
+                yield self._all(place)
+            elif not any(weight.number is not None for weight in weights):
+                yield self._numbered(place, range(len(weights))) if weights else []
+            else:
+                yield self._placed(place, weights)
 
-    def _numbered(self, place: Place, count: int) -> list[Stored]:
-        """The variables `0`, `1` and so on in the layer's group, which has no others."""
+    def _numbered(self, place: Place, numbers: Collection[int]) -> list[Stored]:
+        """The variables of those numbers in the layer's group, which has no others."""
         try:
             group = h5py.h5g.open(self._file.id, f"{place.stored}vars".encode())
-            identities = [h5py.h5d.open(group, b"%d" % number) for number in range(count)]
+            identities = [h5py.h5d.open(group, b"%d" % number) for number in numbers]
         except KeyError as error:
-            raise Unexplained(f"{place.namespace} has not {count} weights in the file") from error
-        if group.get_num_objs() != count:
+            raise Unexplained(f"{place.namespace} has not {len(numbers)} weights in the file") from error
+        if group.get_num_objs() != len(numbers):
             raise Unexplained(f"{place.namespace} has {group.get_num_objs()} weights in the file")
         return [self._stored(identity, "") for identity in identities]
+
+    def _placed(self, place: Place, weights: list[OwnWeight]) -> list[Stored]:
+        """The file has its own order, and not the adapters: with them the weight that they adapt, which is first there.
+
+        Keras loads zeros for them.
+        """
+        numbers = [weight.number for weight in weights if weight.number is not None and weight.number != NOT_STORED]
+        there = dict(zip(numbers, self._numbered(place, numbers), strict=True))
+        rank = int(place.layer.config.get("lora_rank") or 0)
+        return [
+            there[weight.number]
+            if weight.number in there
+            else self._zeros(adapter_shape(weight.name, rank, there[0].shape))
+            for weight in weights
+        ]
+
+    def _zeros(self, shape: tuple[int, ...]) -> Stored:
+        value = LazyArray(shape, np.dtype("float32"), lambda: np.zeros(shape, np.float32)) if self._lazily else None
+        return Stored(shape, "float32", 4 * math.prod(shape), "", value)
 
     def _all(self, place: Place) -> list[Stored]:
         """All that is in the layer's group and in the groups inside, named by where it is."""

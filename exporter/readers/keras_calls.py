@@ -11,6 +11,8 @@ from exporter.records import Shape
 
 # A tensor of a graph: the layer, which call of it, which output of that call.
 Tensor = tuple[str, int, int]
+# Stands for a tensor among the arguments of a call.
+TENSOR = "__tensor__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,17 @@ def returns_scores(nodes: Any) -> bool:
     return found == {True}
 
 
+def arguments_of(nodes: Any) -> tuple[Any, ...]:
+    """The arguments of the only call, with a mark for each tensor; none where there are several calls, or names."""
+    if not isinstance(nodes, list) or len(nodes) != 1 or nodes[0]["kwargs"]:
+        return ()
+    return tuple(TENSOR if _is_tensor(value) else value for value in nodes[0]["args"])
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
+
+
 def tensors_of(value: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every `[layer, call, output]` in the structure; of a flat dictionary with its keys. Raises Unexplained."""
     if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str):
@@ -70,7 +83,7 @@ def _refs(node: Any) -> Iterator[Ref]:
     stack = [node["kwargs"], node["args"]]
     while stack:
         item = stack.pop()
-        if isinstance(item, dict) and item.get("class_name") == "__keras_tensor__":
+        if _is_tensor(item):
             tensor = item["config"]
             layer, call, output = tensor["keras_history"]
             if tensor["shape"] is None:

@@ -10,57 +10,63 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from exporter.readers import Unexplained
+from exporter.readers.keras_quantised import OwnWeight, changed_weights, is_plain
 
 Config = Mapping[str, Any]
 # A weight's name and whether training changes it.
-OwnWeight = tuple[str, bool]
+Named = tuple[str, bool]
 
 
-def _dense(config: Config) -> list[OwnWeight]:
+def _dense(config: Config) -> list[Named]:
     return [("kernel", True), *_if(config.get("use_bias", True), "bias")]
 
 
-def _einsum(config: Config) -> list[OwnWeight]:
+def _einsum(config: Config) -> list[Named]:
     return [("kernel", True), *_if(config.get("bias_axes"), "bias")]
 
 
-def _separable(config: Config) -> list[OwnWeight]:
+def _separable(config: Config) -> list[Named]:
     return [("depthwise_kernel", True), ("pointwise_kernel", True), *_if(config.get("use_bias", True), "bias")]
 
 
-def _affine(config: Config) -> list[OwnWeight]:
+def _affine(config: Config) -> list[Named]:
     return [*_if(config.get("scale", True), "gamma"), *_if(config.get("center", True), "beta")]
 
 
-def _batch_norm(config: Config) -> list[OwnWeight]:
+def _batch_norm(config: Config) -> list[Named]:
     if config.get("renorm"):
         raise Unexplained("batch renormalisation")
     return [*_affine(config), ("moving_mean", False), ("moving_variance", False)]
 
 
-def _if(present: Any, name: str) -> list[OwnWeight]:
+def _if(present: Any, name: str) -> list[Named]:
     return [(name, True)] if present else []
 
 
-def _recurrent(config: Config) -> list[OwnWeight]:
+def _recurrent(config: Config) -> list[Named]:
     return [("kernel", True), ("recurrent_kernel", True), *_if(config.get("use_bias", True), "bias")]
 
 
-def _attention(config: Config) -> list[OwnWeight]:
+def _attention(config: Config) -> list[Named]:
     return [*_if(config.get("use_scale"), "scale"), *_if(config.get("score_mode") == "concat", "concat_score_weight")]
 
 
-def _normalisation(config: Config) -> list[OwnWeight]:
+def _normalisation(config: Config) -> list[Named]:
     """Statistics that were adapted to data; those that are given as settings are no weights."""
     given = config.get("mean") is not None or config.get("invert") is None
     return [] if given else [("mean", False), ("variance", False), ("count", False)]
 
 
-def _reversible(config: Config) -> list[OwnWeight]:
+def _reversible(config: Config) -> list[Named]:
     return [("embeddings", True), *_if(not config.get("tie_weights", True), "reverse_embeddings")]
 
 
-def _none(config: Config) -> list[OwnWeight]:
+def _spectrogram(config: Config) -> list[Named]:
+    mode = config.get("mode")
+    return [*_if(mode != "imag", "real_kernel"), *_if(mode != "real", "imag_kernel")]
+
+
+def _none(config: Config) -> list[Named]:
     return []
 
 
@@ -77,10 +83,11 @@ PLAIN = """
     RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert
     RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness RandomShear
     RandomTranslation RandomZoom Solarization
+    IntegerLookup Pipeline StringLookup TextVectorization MelSpectrogram
 """
 # Layers whose class has another name than what the file says.
 RENAMED = {"GroupQueryAttention": "GroupedQueryAttention"}
-WEIGHTS: dict[str, Callable[[Config], list[OwnWeight]]] = {
+WEIGHTS: dict[str, Callable[[Config], list[Named]]] = {
     **dict.fromkeys(PLAIN.split(), _none),
     **{
         f"{name}{size}": _none
@@ -103,25 +110,24 @@ WEIGHTS: dict[str, Callable[[Config], list[OwnWeight]]] = {
     "PReLU": lambda config: [("alpha", True)],
     "ReversibleEmbedding": _reversible,
     "RMSNormalization": lambda config: [("scale", True)],
+    "STFTSpectrogram": _spectrogram,
 }
-# Operations of keras.ops with one output, which may stand in a graph of layers.
+# Operations of keras.ops, which may stand in a graph of layers.
 _OPERATIONS = """
     Abs Absolute Add All Any Arange Argmax Argmin Cast Ceil Clip Concatenate Cos Cumsum Divide Einsum Elu
     Equal Erf Exp ExpandDims
     Expm1 Flip Floor FloorDivide Gelu GetItem Greater GreaterEqual HardSigmoid HardSilu LeakyRelu Less LessEqual
-    Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr Logsumexp Matmul Max Maximum Mean Min Minimum Mod
+    Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr Logsumexp Matmul Max Maximum Mean Min Minimum Mod Moments
     Multiply Negative NotEqual OnesLike Pad Power Prod Reciprocal Relu Relu6 Repeat Reshape Resize Round Rsqrt
-    Selu Sigmoid Sign Silu Sin Softmax Softplus Softsign Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes
-    Take Tanh Tile Transpose TrueDivide Var Where ZerosLike
+    Selu Sigmoid Sign Silu Sin Softmax Softplus Softsign Split Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes
+    Take Tanh Tile TopK Transpose TrueDivide Var Where ZerosLike
 """
 OPERATIONS = frozenset(_OPERATIONS.split())
 
 
 def own_weights(class_name: str, config: Config) -> list[OwnWeight]:
-    """The layer's own weights in the order in which Keras stores them. Raises Unexplained."""
+    """The layer's own weights in the order of the catalogue. Raises Unexplained."""
     if class_name not in WEIGHTS:
         raise Unexplained(f"layers of class {class_name}")
-    for setting in ("lora_rank", "quantization_config"):
-        if config.get(setting):
-            raise Unexplained(f"{class_name} with {setting}")
-    return WEIGHTS[class_name](config)
+    plain = [OwnWeight(*each) for each in WEIGHTS[class_name](config)]
+    return plain if is_plain(config) else changed_weights(class_name, config, plain)

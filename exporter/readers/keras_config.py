@@ -15,11 +15,15 @@ from typing import Any
 
 from exporter.readers import Unexplained
 from exporter.readers.json_cursor import JsonCursor
-from exporter.readers.keras_calls import Ref, calls_of, returns_scores, shape_of, tensors_of
+from exporter.readers.keras_calls import Ref, arguments_of, calls_of, returns_scores, shape_of, tensors_of
 from exporter.readers.keras_classes import OPERATIONS, RENAMED, own_weights
+from exporter.readers.keras_encodings import REVERSED, REVERSIBLE, reversed_calls
+from exporter.readers.keras_encodings import SETTINGS as ENCODING_SETTINGS
 from exporter.readers.keras_inner import Inner, Reading, built_shapes, inner_layers, without_layers
 from exporter.readers.keras_model import RawLayer, RawModel
+from exporter.readers.keras_operations import operation_outputs
 from exporter.readers.keras_outputs import ODD, UNKNOWN, Known, call_specs
+from exporter.readers.keras_quantised import is_plain
 from exporter.readers.keras_sequences import ATTENTION, BUILT, BUILT_WITH_SHAPES, RECURRENT, WRAPPERS, output_count
 from exporter.readers.keras_shapes import SETTINGS, input_spec, output_dtype
 from exporter.records import Shape
@@ -173,9 +177,18 @@ def _operation(entry: Mapping[str, Any], module: str, class_name: str, config: M
         raise Unexplained(f"{module}.{class_name}")
     if any(_holds_layers(value) for value in config.values()):
         raise Unexplained(f"a {class_name} with layers inside")
-    name, text = str(entry.get("name") or config["name"]), config_text(_unshared(config))
-    calls = calls_of(entry.get("inbound_nodes"), class_name)
-    return RawLayer(name, class_name, is_layer=False, trainable=False, text=text, calls=calls)
+    nodes = entry.get("inbound_nodes")
+    return RawLayer(
+        name=str(entry.get("name") or config["name"]),
+        class_name=class_name,
+        is_layer=False,
+        trainable=False,
+        text=config_text(_unshared(config)),
+        config=config,
+        calls=calls_of(nodes, class_name),
+        outputs=operation_outputs(class_name, config),
+        arguments=arguments_of(nodes),
+    )
 
 
 def _plain_layer(name: str, class_name: str, entry: Mapping[str, Any], reading: Reading) -> RawLayer:
@@ -183,6 +196,8 @@ def _plain_layer(name: str, class_name: str, entry: Mapping[str, Any], reading: 
     config, build = entry["config"], entry.get("build_config")
     if any(_holds_layers(value) for value in without_layers(class_name, config).values()):
         raise Unexplained(f"a {class_name} with layers inside")
+    if reading.in_place and not is_plain(config):
+        raise Unexplained(f"a {class_name} that is quantised or has adapters")
     scores = class_name in ATTENTION and returns_scores(entry.get("inbound_nodes"))
     found = RawLayer(
         name=name,
@@ -190,7 +205,7 @@ def _plain_layer(name: str, class_name: str, entry: Mapping[str, Any], reading: 
         is_layer=True,
         trainable=bool(config.get("trainable", True)),
         text=config_text(_unshared(config)),
-        config=_settings(class_name, config, build),
+        config=_settings(class_name, entry),
         built=_built(build),
         weights=own_weights(class_name, config),
         outputs=output_count(class_name, config, with_scores=scores),
@@ -213,13 +228,17 @@ def _inner_layer(inner: Inner, reading: Reading) -> RawLayer:
     return found
 
 
-def _settings(class_name: str, config: Mapping[str, Any], build: Any) -> Mapping[str, Any]:
+def _settings(class_name: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """What shapes depend on."""
+    config = entry["config"]
     if class_name in (*RECURRENT, *WRAPPERS):
         return config
     if class_name in BUILT_WITH_SHAPES:
-        return {**config, BUILT: built_shapes(build)}
-    return {key: value for key, value in config.items() if key in SETTINGS}
+        return {**config, BUILT: built_shapes(entry.get("build_config"))}
+    found = {key: value for key, value in config.items() if key in SETTINGS or key in ENCODING_SETTINGS}
+    if class_name == REVERSIBLE:
+        found[REVERSED] = reversed_calls(entry.get("inbound_nodes") or ())
+    return found
 
 
 def _own_settings(model: RawModel) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from exporter.readers import Unexplained
 from exporter.readers.keras_model import RawLayer, RawModel
 from exporter.readers.keras_names import stored_name
 from exporter.readers.keras_outputs import Outputs
+from exporter.readers.keras_quantised import OwnWeight
 from exporter.records import Edge, Layer, ModelGraph, TensorSpec, Weight
 from exporter.unique_names import Names
 
@@ -102,13 +103,14 @@ def _weights(places: list[Place], stored: StoredWeights, trainable: bool) -> Ite
     names = Names()
     for place, found in zip(places, stored(places), strict=True):
         layer = place.layer
-        known = [(each.name, True) for each in found] if layer.weights is None else layer.weights
+        known = [OwnWeight(each.name, True) for each in found] if layer.weights is None else layer.weights
         if len(found) != len(known):
             raise Unexplained(f"{place.namespace} has {len(found)} weights in the file")
-        for (own, changes), each in zip(known, found, strict=True):
+        for weight, each in zip(known, found, strict=True):
+            own = weight.name
             path = own if own.startswith(f"{place.path}/") else f"{place.path}/{own}"
             name = names.unique(f"{place.namespace}/{own}" if path in names.taken else path)
-            is_trained = trainable and changes and layer.trainable
+            is_trained = trainable and weight.changes and layer.trainable
             yield Weight(name, place.namespace, each.shape, each.dtype, each.nbytes, is_trained), each.value
 
 

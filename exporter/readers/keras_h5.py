@@ -127,5 +127,5 @@ def _families(places: list[Place]) -> Iterator[list[Place]]:
 
 def _slots(family: list[Place]) -> Iterator[Slot]:
     for row, place in enumerate(family):
-        for number, (_, changes) in enumerate(place.layer.weights or ()):
-            yield row, number, changes and place.layer.trainable
+        for number, weight in enumerate(place.layer.weights or ()):
+            yield row, number, weight.changes and place.layer.trainable

@@ -66,6 +66,7 @@ IN_SETTINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "RNN": (("cell", "cell"),),
     "TimeDistributed": (("layer", "layer"),),
 }
+IN_LISTS = {"Pipeline": "layers", "StackedRNNCells": "cells"}
 CELLS = {"GRU": "GRUCell", "LSTM": "LSTMCell", "SimpleRNN": "SimpleRNNCell"}
 CELLS |= dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), "ConvLSTMCell")
 CELL_NAMES = {
@@ -85,14 +86,24 @@ PROJECTION = (
 )
 
 
+VOCABULARY = (
+    *("max_tokens", "output_mode", "sparse", "pad_to_max_tokens", "idf_weights", "vocabulary", "vocabulary_size"),
+    "encoding",
+)
+
+
 def inner_layers(class_name: str, config: Config, build: Any, reading: Reading) -> list[Inner]:
     """The layers right inside, in the order of Keras's rows. Raises Unexplained."""
     if class_name in IN_SETTINGS:
         return [_in_setting(class_name, config, *place) for place in IN_SETTINGS[class_name]]
     if class_name == "StackedRNNCells":
         return list(_stacked(config))
+    if class_name == "Pipeline":
+        return [Inner("", entry, is_made=False) for entry in config["layers"]]
     if class_name in CELLS:
         return [Inner("cell", _cell(class_name, config), is_made=True)]
+    if class_name == "TextVectorization":
+        return [_vocabulary(config, reading)]
     if class_name in ATTENTION:
         return list(ATTENTION[class_name](config, built_shapes(build), reading))
     return []
@@ -100,7 +111,7 @@ def inner_layers(class_name: str, config: Config, build: Any, reading: Reading) 
 
 def without_layers(class_name: str, config: Config) -> dict[str, Any]:
     """The settings but for those whose layers `inner_layers` gives."""
-    known = {"cells"} if class_name == "StackedRNNCells" else {name for name, _ in IN_SETTINGS.get(class_name, ())}
+    known = {IN_LISTS.get(class_name, ""), *(name for name, _ in IN_SETTINGS.get(class_name, ()))}
     return {name: value for name, value in config.items() if name not in known}
 
 
@@ -117,6 +128,15 @@ def _in_setting(class_name: str, config: Config, setting: str, stored: str) -> I
     return Inner(stored, entry, is_made=False)
 
 
+def _vocabulary(config: Config, reading: Reading) -> Inner:
+    """The table of a layer of text, which is always one of the default dtype."""
+    given = {name: config.get(name) for name in VOCABULARY}
+    dtype = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "float32"}, "registered_name": None}
+    fixed = {"name": reading.name("string_lookup"), "dtype": dtype, "invert": False, "mask_token": "", "salt": None}
+    fixed |= {"num_oov_indices": 1, "oov_token": "[UNK]", "oov_method": "floormod"}
+    return Inner("_lookup_layer", _entry("StringLookup", {**given, **fixed}), is_made=True)
+
+
 def _stacked(config: Config) -> Iterator[Inner]:
     """Cells in a list, whose groups in the file are named by class, as those of a model's layers are."""
     used: dict[str, int] = {}
@@ -126,8 +146,6 @@ def _stacked(config: Config) -> Iterator[Inner]:
 
 def _cell(class_name: str, config: Config) -> dict[str, Any]:
     kind = CELLS[class_name]
-    if config.get("stateful"):
-        raise Unexplained("a recurrent layer that keeps its state")
     settings = {key: value for key, value in config.items() if key not in AROUND_CELL}
     settings |= {"name": CELL_NAMES[kind], "seed": config.get("seed")}
     # A convolutional layer does not hand on that it is frozen.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.readers.keras_calls import Ref, Tensor
-from exporter.readers.keras_classes import OwnWeight
+from exporter.readers.keras_quantised import OwnWeight
 from exporter.records import Shape
 
 
@@ -17,9 +17,10 @@ class RawLayer:
 
     `built` is the shape that the layer was built with, None where the file does not say. `config` has the few settings
     that shapes depend on, `text` all of them. `weights` are its own, None where only the file of weights may say which.
-    `outputs` is the number of tensors that a call gives, `with_scores` says whether attention scores are among them. A
-    layer has layers `inside` it, or is a `model`; of one that is inside of another, `stored` is the group of its
-    weights below its owner's, and `is_made` says whether its owner makes it.
+    `outputs` is the number of tensors that a call gives, `with_scores` says whether attention scores are among them. Of
+    an operation `arguments` are those of its call, with marks for tensors. A layer has layers `inside` it, or is a
+    `model`; of one that is inside of another, `stored` is the group of its weights below its owner's, and `is_made`
+    says whether its owner makes it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class RawLayer:
     weights: list[OwnWeight] | None = field(default_factory=list)
     outputs: int = 1
     with_scores: bool = False
+    arguments: tuple[Any, ...] = ()
     inside: list[RawLayer] = field(default_factory=list)
     model: RawModel | None = None
     stored: str = ""

@@ -11,7 +11,9 @@ from dataclasses import replace
 
 from exporter.readers import Unexplained
 from exporter.readers.keras_calls import Ref, Tensor
+from exporter.readers.keras_encodings import REVERSIBLE, reversible_spec
 from exporter.readers.keras_model import RawLayer, RawModel
+from exporter.readers.keras_operations import operation_specs
 from exporter.readers.keras_sequences import BUILT_WITH_SHAPES, output_specs
 from exporter.readers.keras_shapes import Spec, input_spec
 from exporter.records import Shape
@@ -61,7 +63,7 @@ class Outputs:
         found: list[Spec] = []
         try:
             layer = self.layers[name]
-            found = call_specs(layer, () if layer.class_name == "InputLayer" else layer.calls[call])
+            found = call_specs(layer, () if layer.class_name == "InputLayer" else layer.calls[call], call)
             if output >= len(found):
                 raise Unexplained(f"{name} gives no tensor number {output}")
         except ODD:
@@ -73,15 +75,17 @@ class Outputs:
         self.known.setdefault((name, call, output), UNKNOWN)
 
 
-def call_specs(layer: RawLayer, given: Sequence[Ref]) -> list[Spec]:
-    """What a call with those tensors gives. Raises what `ODD` lists."""
+def call_specs(layer: RawLayer, given: Sequence[Ref], call: int = 0) -> list[Spec]:
+    """What that call with those tensors gives. Raises what `ODD` lists."""
     if layer.class_name == "InputLayer":
         return [input_spec(layer.config)]
     inputs = [_certain(ref.shape, ref.dtype) for ref in given]
     if layer.model:
         return _of_model(layer.model, inputs)
     if not layer.is_layer:
-        raise Unexplained(f"the output of {layer.class_name}")
+        return operation_specs(layer.class_name, layer.config, layer.arguments, inputs)
+    if layer.class_name == REVERSIBLE:
+        return [reversible_spec(layer.config, inputs, call)]
     if layer.class_name == "TimeDistributed" and layer.inside and layer.inside[0].model:
         return [_each_time(layer.inside[0].model, inputs[0])]
     if layer.class_name in BUILT_WITH_SHAPES and len(layer.calls) > 1:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exporter.readers import Unexplained
+from exporter.readers.keras_encodings import ENCODINGS, encoding_spec
 from exporter.readers.keras_shapes import SHAPES, Called, Spec, output_dtype, output_spec
 from exporter.records import Shape
 
@@ -43,6 +44,8 @@ def output_specs(class_name: str, config: Config, inputs: Sequence[Spec], *, wit
         shapes = _attended(class_name, config, inputs)[: 2 if with_scores else 1]
     elif class_name in (*RECURRENT, *WRAPPERS):
         shapes = _shapes(class_name, config, inputs[0][0])
+    elif class_name in ENCODINGS:
+        return [encoding_spec(class_name, config, inputs)]
     else:
         return [output_spec(class_name, config, inputs)]
     dtype = output_dtype(class_name, config, inputs[0][1])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.readers import Unexplained
+from exporter.readers.keras_quantised import policy_name
 from exporter.records import Shape
 
 Size = int | None
@@ -19,7 +20,7 @@ Size = int | None
 Spec = tuple[Shape, str]
 _SETTINGS = """
     axes axis batch_shape cropping data_format dilation_rate dims dtype equation filters depth_multiplier height
-    keepdims kernel_size n output_dim output_padding output_shape output_size padding pool_size size strides
+    keepdims kernel_size lora_rank n output_dim output_padding output_shape output_size padding pool_size size strides
     target_shape units width pad_to_aspect_ratio crop_to_aspect_ratio
 """
 SETTINGS = frozenset(_SETTINGS.split())
@@ -194,7 +195,7 @@ _SAME = """
     AutoContrast ContrastLimitedAdaptiveHistogramEqualization Equalization Normalization RandomBrightness
     RandomColorDegeneration RandomContrast RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur
     RandomGrayscale RandomHue RandomInvert RandomPerspective RandomPosterization RandomRotation RandomSaturation
-    RandomSharpness RandomShear RandomTranslation RandomZoom Solarization
+    RandomSharpness RandomShear RandomTranslation RandomZoom Solarization Pipeline
 """
 SHAPES: dict[str, Callable[[Called], Shape]] = {
     **dict.fromkeys(_SAME.split(), lambda call: call.first),
@@ -237,10 +238,7 @@ def output_spec(class_name: str, config: Mapping[str, Any], inputs: Sequence[Spe
 def output_dtype(class_name: str, config: Mapping[str, Any], given: str) -> str:
     """What the layer computes in: Keras casts floating inputs to that, and gives it out. Raises Unexplained."""
     # Before 2.1 Keras did not write it.
-    policy = config.get("dtype", "float32")
-    if isinstance(policy, Mapping) and policy.get("class_name") != "DTypePolicy":
-        raise Unexplained(f"a {policy.get('class_name')}")
-    name = policy["config"].get("name") if isinstance(policy, Mapping) else policy
-    if not isinstance(name, str) or ("float" not in given and class_name != "Embedding"):
+    name = policy_name(config.get("dtype", "float32"))
+    if "float" not in given and class_name != "Embedding":
         raise Unexplained(f"the dtype of what {class_name} gives")
     return name.removeprefix("mixed_")
