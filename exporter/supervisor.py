@@ -23,6 +23,7 @@ from exporter import files, wire
 from exporter.child_process import Child, ProcessTree, Spawn, spawn_worker
 from exporter.errors import ExportError, InternalError, ResourceError, TransientError
 from exporter.memory import format_bytes
+from exporter.private_folder import private_folder
 from exporter.records import Job, Outcome, Stage
 
 SAMPLE_SECONDS = 0.05
@@ -55,21 +56,10 @@ def run(
     """
     supervisor = Supervisor(job, watch, stop or threading.Event(), timeout_seconds)
     try:
-        with _private_folder() as folder, _termination_interrupts():
+        with private_folder() as folder, _termination_interrupts():
             return supervisor.run(folder, spawn)
     except ExportError as error:
         return supervisor.failed(error)
-
-
-@contextmanager
-def _private_folder() -> Iterator[Path]:
-    """Removed afterwards. Raises OutputError when the system has no place for temporary files."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="export-model-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise files.output_error(error, "the folder for temporary files") from error
-    with folder as path:
-        yield Path(path)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ FLOORS: list[dict[str, list[str]]] = [
     {"networks": ["networks"]},
     {"stored": ["stored"], "storage": ["storage"]},
     {
-        "files": ["files"],
+        "files": ["files", "private_folder"],
         "memory": ["memory"],
         "startup": ["startup"],
         "lazy": ["lazy", "structure"],

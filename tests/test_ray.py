@@ -7,27 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
-import safetensors.numpy
-
-from exporter import files
+from batch_runs import MANY_TENSORS, PATIENCE_SECONDS, BatchRun, digests, manifest_of, weights_file
 
 pytestmark = pytest.mark.cluster
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-PATIENCE_SECONDS = 120.0
-# A file with so many tensors takes a few seconds, in which something can happen to its job.
-MANY_TENSORS = 12_000
 
 
 class Cluster:
@@ -66,90 +55,33 @@ def cluster() -> Iterator[Cluster]:
     cluster.end()
 
 
-def weights_file(path: Path, tensors: int) -> str:
-    safetensors.numpy.save_file({f"layer{n}.weight": np.full((3, 2), n, np.float32) for n in range(tensors)}, path)
-    return path.name
-
-
-class Batch:
-    """`export-model batch` under way, in a folder."""
-
-    def __init__(self, folder: Path, words: Sequence[str], formats: str = "parquet,json", **environment: str) -> None:
-        self.folder = folder
-        self.log = folder / "log.txt"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "exporter", "batch", "-v", "--no-report", "--to", formats, *words],
-                cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    @property
-    def text(self) -> str:
-        return self.log.read_text()
-
-    def wait_for(self, text: str, count: int = 1) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.text.count(text) < count:
-            assert self.process.poll() is None, self.text
-            assert time.monotonic() < deadline, self.text
-            time.sleep(0.05)
-
-    def status(self) -> int:
-        return self.process.wait(PATIENCE_SECONDS)
-
-
-def manifest_of(folder: Path) -> dict[str, Any]:
-    receipt = files.read_manifest(folder)
-    assert receipt is not None, sorted(folder.iterdir())
-    return receipt
-
-
-def digests(output: Path) -> dict[str, list[tuple[str, str]]]:
-    found = {}
-    for folder in output.iterdir():
-        receipt = manifest_of(folder)
-        assert files.is_complete(folder, receipt)
-        found[folder.name] = [(record["name"], record["sha256"]) for record in receipt["files"]]
-        assert [files.sha256(folder / name) for name, _ in found[folder.name]] == [
-            each for _, each in found[folder.name]
-        ]
-    return found
-
-
 def workers(folder: Path) -> list[psutil.Process]:
-    """Those of jobs in this folder that still run."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        if "exporter.worker" in (process.info["cmdline"] or []) and str(folder) in job_text(process):
-            found.append(process)
-    return found
+    """Those that nodes started for jobs in this folder."""
+    found = psutil.process_iter(["cmdline"])
+    return [each for each in found if "exporter.worker" in (each.info["cmdline"] or []) and has_job_in(each, folder)]
 
 
-def job_text(process: psutil.Process) -> str:
+def has_job_in(worker: psutil.Process, folder: Path) -> bool:
     try:
-        return Path(process.cmdline()[-3]).read_text()
+        return str(folder) in Path(worker.cmdline()[-3]).read_text()
     except (OSError, psutil.Error, IndexError):
-        return ""
+        return False
 
 
 def test_the_same_files_as_here_and_then_nothing_to_do(cluster: Cluster, tmp_path: Path) -> None:
     sources = [weights_file(tmp_path / f"m{number}.safetensors", 3 + number) for number in range(4)]
     ray = ["--executor", "ray", "--ray-address", cluster.address]
-    there = Batch(tmp_path, [*sources, "-o", "there", *ray])
+    there = BatchRun(tmp_path, [*sources, "-o", "there", *ray])
     assert there.status() == 0, there.text
     assert "2 nodes, 2 CPUs" in there.text
     assert "m0: parquet: " in there.text
     chatter = [line for line in there.text.splitlines() if "ray" in line.lower() and "Ray cluster" not in line]
     assert chatter == []
-    here = Batch(tmp_path, [*sources, "-o", "here"])
+    here = BatchRun(tmp_path, [*sources, "-o", "here"])
     assert here.status() == 0, here.text
     assert digests(tmp_path / "there") == digests(tmp_path / "here")
     assert not list((tmp_path / "there").rglob(".*"))
-    again = Batch(tmp_path, [*sources, "-o", "there", *ray])
+    again = BatchRun(tmp_path, [*sources, "-o", "there", *ray])
     assert again.status() == 0, again.text
     assert "4 up to date" in again.text
     assert "started" not in again.text
@@ -162,7 +94,7 @@ def test_an_onnx_file_too(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(json.dumps(model))
     ray = ["--executor", "ray", "--ray-address", cluster.address]
     for output, more in ("there", ray), ("here", []):
-        batch = Batch(tmp_path, ["m.json", "--weights", "random", "-o", output, *more], "onnx,parquet")
+        batch = BatchRun(tmp_path, ["m.json", "--weights", "random", "-o", output, *more], "onnx,parquet")
         assert batch.status() == 0, batch.text
         assert manifest_of(tmp_path / output / "m")["verification"]["status"] == "passed"
     assert digests(tmp_path / "there") == digests(tmp_path / "here")
@@ -170,7 +102,7 @@ def test_an_onnx_file_too(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_a_node_is_lost_in_the_middle(cluster: Cluster, tmp_path: Path) -> None:
     sources = [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(4)]
-    there = Batch(tmp_path, [*sources, "-o", "there", "--executor", "ray"], RAY_ADDRESS=cluster.address)
+    there = BatchRun(tmp_path, [*sources, "-o", "there", "--executor", "ray"], RAY_ADDRESS=cluster.address)
     there.wait_for(": started", 2)
     cluster.lose_the_second_node()
     try:
@@ -179,7 +111,7 @@ def test_a_node_is_lost_in_the_middle(cluster: Cluster, tmp_path: Path) -> None:
         cluster.add_it_again()
     assert "started, attempt 2" in there.text
     assert "aylet" not in there.text
-    here = Batch(tmp_path, [*sources, "-o", "here"])
+    here = BatchRun(tmp_path, [*sources, "-o", "here"])
     assert here.status() == 0, here.text
     assert digests(tmp_path / "there") == digests(tmp_path / "here")
     assert not list((tmp_path / "there").rglob(".*"))
@@ -193,16 +125,16 @@ def test_what_fits_on_no_node_says_so(cluster: Cluster, tmp_path: Path) -> None:
         stream.write(b"PK")
         stream.truncate(2**40)
     words = [source.name, "--source-kind", "keras_archive", "--weights", "random"]
-    batch = Batch(tmp_path, [*words, "--executor", "ray", "--ray-address", cluster.address])
+    batch = BatchRun(tmp_path, [*words, "--executor", "ray", "--ray-address", cluster.address])
     assert batch.status() == 8, batch.text
     assert "fits on no node of the cluster: it needs about" in batch.text
 
 
 def test_ctrl_c_once_finishes_what_runs(cluster: Cluster, tmp_path: Path) -> None:
     sources = [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(6)]
-    batch = Batch(tmp_path, [*sources, "--executor", "ray", "--ray-address", cluster.address])
+    batch = BatchRun(tmp_path, [*sources, "--executor", "ray", "--ray-address", cluster.address])
     batch.wait_for(": started", 2)
-    os.killpg(batch.process.pid, signal.SIGINT)
+    batch.interrupt()
     assert batch.status() == 130, batch.text
     assert 2 <= len(digests(tmp_path / "outputs")) < 6
     assert not list((tmp_path / "outputs").rglob(".*"))
@@ -211,11 +143,11 @@ def test_ctrl_c_once_finishes_what_runs(cluster: Cluster, tmp_path: Path) -> Non
 
 def test_ctrl_c_twice_stops_at_once(cluster: Cluster, tmp_path: Path) -> None:
     sources = [weights_file(tmp_path / f"m{number}.safetensors", 2 * MANY_TENSORS) for number in range(3)]
-    batch = Batch(tmp_path, [*sources, "--executor", "ray", "--ray-address", cluster.address])
+    batch = BatchRun(tmp_path, [*sources, "--executor", "ray", "--ray-address", cluster.address])
     batch.wait_for(": started", 2)
-    os.killpg(batch.process.pid, signal.SIGINT)
+    batch.interrupt()
     batch.wait_for("Ctrl-C again stops now")
-    os.killpg(batch.process.pid, signal.SIGINT)
+    batch.interrupt()
     assert batch.status() == 130, batch.text
     assert not list(tmp_path.glob("outputs/*/manifest.json"))
     assert not list((tmp_path / "outputs").rglob(".*"))
@@ -226,15 +158,15 @@ def test_the_batch_is_killed(cluster: Cluster, tmp_path: Path) -> None:
     """Its jobs end, and the next one clears up."""
     sources = [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(2)]
     words = [*sources, "--executor", "ray", "--ray-address", cluster.address]
-    batch = Batch(tmp_path, words)
+    batch = BatchRun(tmp_path, words)
     batch.wait_for(": started", 2)
     batch.process.kill()
     batch.process.wait()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while workers(tmp_path):
         assert time.monotonic() < deadline, "a job goes on without its batch"
         time.sleep(0.1)
-    again = Batch(tmp_path, words)
+    again = BatchRun(tmp_path, words)
     assert again.status() == 0, again.text
     assert len(digests(tmp_path / "outputs")) == 2
     assert not list((tmp_path / "outputs").rglob(".*"))
@@ -242,7 +174,7 @@ def test_the_batch_is_killed(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_a_local_ray_is_started_where_there_is_no_cluster(tmp_path: Path) -> None:
     source = weights_file(tmp_path / "m.safetensors", 3)
-    batch = Batch(tmp_path, [source, "--executor", "ray", "--jobs", "1"])
+    batch = BatchRun(tmp_path, [source, "--executor", "ray", "--jobs", "1"])
     assert batch.status() == 0, batch.text
     assert "one was started for this batch, on this machine alone" in batch.text
     assert list(digests(tmp_path / "outputs")) == ["m"]

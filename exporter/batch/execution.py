@@ -45,6 +45,8 @@ def execute(
         if not is_address(job.output_path):
             files.require_free(Path(job.output_path))
         if receipts and receipts.is_done(job):
+            # An export that was killed right after its last step has left its folder for work.
+            files.remove_leftovers(Path(job.output_path))
             return receipts.skipped(job)
         if is_elsewhere(job):
             transfer = Transfer(job, watch, limits)

@@ -16,6 +16,7 @@ from exporter.batch.tasks import Policy, Task
 from exporter.batch.workers import Workers
 from exporter.child_process import Spawn
 from exporter.errors import InternalError
+from exporter.private_folder import remove_abandoned
 from exporter.records import Job, Outcome
 from exporter.supervisor import Watch
 
@@ -44,6 +45,7 @@ class LocalExecutor:
     """Keeps the sum of what the running jobs need below `limit_bytes`."""
 
     def __init__(self, execute: Execute, policy: Policy, workers: Workers) -> None:
+        remove_abandoned()
         self._execute, self._workers = execute, workers
         self.limit_bytes = policy.max_memory_bytes or int(SHARE_OF_FREE_MEMORY * memory.available_bytes())
         self.jobs = policy.jobs or memory.processors()
