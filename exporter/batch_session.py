@@ -20,7 +20,7 @@ from exporter.errors import UsageError
 from exporter.records import Job, Outcome
 from exporter.reports.tally import Budget
 from exporter.session import Run, StoppedError
-from exporter.storage.addresses import is_address, local
+from exporter.storage.addresses import is_address, local, redacted
 
 # More are in the report.
 MOST_NAMES = 20
@@ -48,7 +48,7 @@ class BatchSession:
         """The exit status: that of the first source that failed. Raises UsageError and StoppedError."""
         planned = plan.plan_entries(entries)
         refused = [
-            Outcome(each.source, "failed", error=each.error.as_record())
+            Outcome(redacted(each.source), "failed", error=each.error.as_record())
             for each in planned
             if not isinstance(each, Job)
         ]

@@ -377,7 +377,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("case", sampled(CASES, every=5))
+@pytest.mark.parametrize("case", sampled(CASES, every=8))
 def test_one_message_and_nothing_lost(case: str, good: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name, spoil, flags, status, fragments = CASES[case]
     if spoil:

@@ -17,8 +17,9 @@ from rich.console import Console
 
 from exporter import cli, wire
 from exporter.batch.tasks import BatchResult, Result, Task
+from exporter.console import Display, PlainDisplay
 from exporter.displays.json_log import FIELDS
-from exporter.displays.lines import Lines
+from exporter.displays.lines import Lines, OneModel
 from exporter.displays.live_table import LiveTable
 from exporter.errors import ERRORS, UsageError
 from exporter.records import Job, Outcome, Verification, WrittenFile
@@ -144,6 +145,23 @@ def test_a_single_model_of_a_batch_is_shown_as_an_export(
     batch = capsys.readouterr().err
     assert alone.splitlines()[:2] == ["a: started", "a: read: 0.5 s, peak memory 350 MB"]
     assert batch.splitlines()[: len(alone.splitlines())] == alone.splitlines()
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_single_model_that_is_tried_again_says_why(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    display = OneModel(Display() if quiet else PlainDisplay(), quiet=quiet)
+    only = task(1, "only")
+    display.begin([only], [])
+    display.waiting(only, "another export is there")
+    display.started(only, 1)
+    display.retried(only, broken(only).outcome, "once more, alone")
+    display.started(only, 2)
+    display.finished(broken(only))
+    display.end(ended(broken(only)))
+    shown = capsys.readouterr().err
+    assert ("waits: another export" in shown) == (not quiet)
+    assert ("out of memory; once more, alone" in shown) == (not quiet)
+    assert shown.endswith("error: only: was killed: out of memory\n  try: free some\n")
 
 
 # The table that moves

@@ -231,6 +231,19 @@ def test_two_batches_in_one_folder_write_one_after_the_other(tmp_path: Path) -> 
     assert written == [True]
 
 
+def test_what_is_secret_in_an_address_is_told_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Nothing listens on port 9.
+    source = "http://user:s3cr3t@127.0.0.1:9/models/some.onnx?X-Amz-Signature=s3cr3t"
+    assert cli.main(["batch", source, *ARGUMENTS, "--log-format", "json", "--metrics-file", "m.prom"], Accidents()) > 0
+    captured = capsys.readouterr()
+    assert "s3cr3t" not in captured.out + captured.err
+    assert table(Path("zoo")).loc["some.onnx"].status == "failed"
+    assert not any(b"s3cr3t" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
 # The pages, with names and sentences that would be more than text.
 
 

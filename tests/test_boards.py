@@ -21,6 +21,7 @@ import pytest
 import tensorflow as tf
 from exporting import export_here
 from models import MODELS
+from sampling import sampled
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.plugins.graph.keras_util import keras_model_to_graph_def
@@ -413,7 +414,7 @@ def test_nodes_say_what_they_are(export: Callable[..., Path]) -> None:
     assert {entry.key: entry.value for entry in node.attrs}["layer class"] == "Conv2D"
 
 
-@each_sample
+@pytest.mark.parametrize("name", sampled(SAMPLES, every=3))
 def test_node_data_adds_up(name: str, export: Callable[..., Path]) -> None:
     folder = export(name)
     model = keras.saving.load_model(folder.parent / "model.keras", compile=False)

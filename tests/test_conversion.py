@@ -93,7 +93,7 @@ def check_layers(converted: Converted) -> None:
     assert sum(known) >= 0.95 * len(known)
 
 
-@pytest.mark.parametrize("name", sampled((name for name in MODELS if not name.startswith("folded")), every=12))
+@pytest.mark.parametrize("name", sampled((name for name in MODELS if not name.startswith("folded")), every=20))
 def test_conversion(name: str) -> None:
     checked(name)
 
@@ -222,7 +222,7 @@ def test_a_fixed_shape(name: str) -> None:
     assert all(None not in (shape or ()) for node in converted.structure.nodes for shape in node.output_shapes)
 
 
-@pytest.mark.parametrize("name", sampled(BEYOND, every=3))
+@pytest.mark.parametrize("name", sampled(BEYOND, every=4))
 def test_what_cannot_be_converted_is_said(name: str) -> None:
     keras.utils.clear_session(free_memory=False)
     with pytest.raises(UnsupportedError) as caught:

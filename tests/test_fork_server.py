@@ -96,6 +96,7 @@ def test_a_copy_that_is_killed_is_a_sentence(server: ForkServer, archive: Path, 
     assert not Path(job.output_path).exists()
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_is_replaced(archive: Path, tmp_path: Path) -> None:
     server = ForkServer("reading")
     try:

@@ -241,7 +241,7 @@ def test_a_terminal_gets_a_pager_for_more_than_a_screen(
 
 
 @pytest.mark.parametrize(
-    "style", ["csv", "table", *(pytest.param(n, marks=pytest.mark.slow) for n in ("json", "tree"))]
+    "style", ["table", *(pytest.param(n, marks=pytest.mark.slow) for n in ("csv", "json", "tree"))]
 )
 def test_many_rows_are_a_stream(many: Path, tmp_path: Path, style: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times the rows take no more memory."""

@@ -75,7 +75,7 @@ def without_settings(graph: ModelGraph) -> ModelGraph:
     return dataclasses.replace(graph, layers=tuple(dataclasses.replace(layer, config="") for layer in graph.layers))
 
 
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", sampled(FAST, every=3))
 def test_both_ways_agree(name: str, tmp_path: Path) -> None:
     path = saved((MODELS | INNER)[name](), tmp_path)
     assert without_settings(by_itself(path)) == without_settings(by_keras(path))
@@ -152,7 +152,7 @@ def histories(value: Any) -> list[list[Any]]:
     "name",
     sampled(
         ["residual", "shared_conv", "several_inputs_and_outputs", "merging_known", "same_layer_twice", "reshape"],
-        every=3,
+        every=6,
     ),
 )
 def test_what_keras_2_wrote(name: str, tmp_path: Path) -> None:
@@ -181,6 +181,7 @@ def without_dtypes(config: Any) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_what_the_first_keras_2_wrote(tmp_path: Path) -> None:
     path = saved(MODELS["residual"](), tmp_path)
     rewritten(path, lambda config: without_dtypes(in_the_words_of_keras_2(config)))

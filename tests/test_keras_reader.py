@@ -21,6 +21,7 @@ from keras.src.backend.common import global_state
 from layer_chain import write
 from models import MODELS
 from reader_models import READ
+from sampling import sampled
 
 from exporter import worker
 from exporter.errors import SourceError
@@ -85,7 +86,7 @@ def nested() -> Any:
     return keras.Model(x, {"flat": layers.Flatten(name="flat")(y), "sum": layers.Add(name="sum")([y, y])})
 
 
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", sampled(FAST, every=4))
 def test_both_ways_agree(name: str, tmp_path: Path) -> None:
     path = saved((MODELS | INNER)[name](), tmp_path)
     assert by_itself(path) == by_keras(path)
@@ -154,10 +155,13 @@ def test_both_ways_agree_on_applications(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [
-        lambda: layers.SpectralNormalization(layers.Dense(2)),
-        lambda: layers.Dense(3, activation=layers.ReLU()),
-    ],
+    sampled(
+        [
+            lambda: layers.SpectralNormalization(layers.Dense(2)),
+            lambda: layers.Dense(3, activation=layers.ReLU()),
+        ],
+        every=3,
+    ),
 )
 def test_what_is_not_exactly_known_is_left_to_keras(make: Callable[[], Any], tmp_path: Path) -> None:
     x = keras.Input(batch_shape=(2, 4, 6), name="x")

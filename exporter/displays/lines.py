@@ -92,8 +92,8 @@ class Lines(Listener):
 class OneModel(Listener):
     """A single model, which has the whole display of `exporter.console` to itself."""
 
-    def __init__(self, display: console.Display) -> None:
-        self.display = display
+    def __init__(self, display: console.Display, *, quiet: bool = False) -> None:
+        self.display, self.quiet = display, quiet
         self._lines = Lines(quiet=True, debug=display.debug)
         self._is_open = False
 
@@ -109,11 +109,13 @@ class OneModel(Listener):
 
     def waiting(self, task: Task, why: str) -> None:
         self._close()
-        console.say(f"{task.job.name}: waits: {why}")
+        if not self.quiet:
+            console.say(f"{task.job.name}: waits: {why}")
 
     def retried(self, task: Task, outcome: Outcome, why: str) -> None:
         self._close()
-        console.say(f"{task.job.name}: {failure(outcome)}; {why}", **YELLOW)
+        if not self.quiet:
+            console.say(f"{task.job.name}: {failure(outcome)}; {why}", **YELLOW)
 
     def finished(self, result: Result) -> None:
         self._close()

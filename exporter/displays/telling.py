@@ -99,7 +99,7 @@ def choose_display(options: TellingOptions, count: int, budget: Budget) -> Liste
     if options.log_format == "json":
         return json_log.JsonLog(budget, quiet=quiet, debug=debug)
     if count == 1:
-        return OneModel(console.choose_display(quiet=quiet, verbose=verbose, debug=debug))
+        return OneModel(console.choose_display(quiet=quiet, verbose=verbose, debug=debug), quiet=quiet)
     if not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         from exporter.displays.live_table import LiveTable
 

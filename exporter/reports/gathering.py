@@ -13,6 +13,7 @@ from exporter.records import Job, Outcome, Verification
 from exporter.reports.entries import FAILED, NOT_RUN, SKIPPED, Entry
 from exporter.reports.failures import failure
 from exporter.storage import exports
+from exporter.storage.addresses import file_name, is_address
 
 Fields = dict[str, Any]
 ONNX_FILE = "model.onnx"
@@ -47,7 +48,7 @@ def not_run(job: Job, need_bytes: int | None = None) -> Entry:
 
 def refused(source: str, error: ExportError) -> Entry:
     """A source that could not become a job."""
-    name = os.path.basename(source.rstrip("/")) or source
+    name = file_name(source) if is_address(source) else os.path.basename(source.rstrip("/")) or source
     return Entry(name, name, None, FAILED, _without(error, {source: name}))
 
 

@@ -82,7 +82,9 @@ def _status(entry: Entry) -> str:
 
 def _verification(entry: Entry) -> str:
     reason = f"<small>{text(entry.verification_reason)}</small>" if entry.verification_reason else ""
-    worst = "" if entry.max_abs_difference is None else f"<small>at most {entry.max_abs_difference:.2g}</small>"
+    worst = (
+        "" if entry.max_abs_difference is None else f"<small>largest difference {entry.max_abs_difference:.2g}</small>"
+    )
     kind = VERDICT_CLASSES.get(entry.verification or "", "not-checked")
     shown = verdict(entry)
     return f'<td data-value="{text(shown)}"><span class="{kind}">{text(shown)}</span>{worst}{reason}</td>'
