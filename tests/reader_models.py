@@ -12,6 +12,14 @@ from keras import layers, ops
 READ: dict[str, Callable[[], Any]] = {}
 
 
+SHARED: dict[str, Callable[[], Any]] = {}
+
+
+def shared(make: Callable[[], Any]) -> Callable[[], Any]:
+    SHARED[make.__name__] = make
+    return make
+
+
 def model(make: Callable[[], Any]) -> Callable[[], Any]:
     READ[make.__name__] = make
     return make
@@ -261,3 +269,53 @@ def operations_with_several_outputs() -> Any:
     values, _ = ops.top_k(x, 2)
     mean, _ = ops.moments(x, axes=[1])
     return keras.Model(x, [layers.Dense(2)(a), b, layers.Dense(1)(c), d, values, mean])
+
+
+@model
+def models_as_outputs() -> Any:
+    x, z = keras.Input((4,)), keras.Input((4,))
+    inner = keras.Model(x, layers.Dense(4)(x), name="inner")
+    row = keras.Sequential([keras.Input((4,)), layers.Dense(4)], name="row")
+    return keras.Model(z, [inner(z), inner(inner(z)), row(row(z))])
+
+
+# Objects that stand in several models. Keras 3.15 saves them and cannot load them.
+
+
+@shared
+def in_two_models() -> Any:
+    dense, x, y, z = layers.Dense(4, name="same"), keras.Input((4,)), keras.Input((4,)), keras.Input((4,))
+    a = keras.Model(x, dense(x), name="a")
+    b = keras.Model(y, layers.ReLU()(dense(y)), name="b")
+    return keras.Model(z, layers.Add()([a(z), b(z)]))
+
+
+@shared
+def in_the_model_around() -> Any:
+    recurrent, x, z = layers.LSTM(4, name="same"), keras.Input((5, 3)), keras.Input((5, 3))
+    a = keras.Model(x, recurrent(x), name="a")
+    return keras.Model(z, layers.Add()([a(z), recurrent(z)]))
+
+
+@shared
+def before_the_model_inside() -> Any:
+    dense, x, z = layers.Dense(4, name="same"), keras.Input((4,)), keras.Input((4,))
+    a = keras.Model(x, dense(x), name="a")
+    return keras.Model(z, a(dense(z)))
+
+
+@shared
+def a_model_in_two() -> Any:
+    x, y, z = keras.Input((4,)), keras.Input((4,)), keras.Input((4,))
+    inner = keras.Model(x, layers.Dense(4)(x), name="inner")
+    around = keras.Model(y, inner(y), name="around")
+    return keras.Model(z, [inner(z), around(z)])
+
+
+@shared
+def features_of_another() -> Any:
+    """Two models over one graph."""
+    x, z = keras.Input((4,)), keras.Input((4,))
+    y = layers.Dense(4, name="one")(x)
+    whole = keras.Model(x, layers.Dense(3, name="two")(y), name="whole")
+    return keras.Model(z, [whole(z), keras.Model(x, y, name="part")(z)])

@@ -20,7 +20,7 @@ from keras import layers
 from keras.src.backend.common import global_state
 from layer_chain import write
 from models import MODELS
-from reader_models import READ
+from reader_models import READ, SHARED
 from sampling import sampled
 
 from exporter import worker
@@ -38,7 +38,7 @@ NOT_SAVED = {"embedding_tied", "activation_threshold"}
 # At least so many of the suite's models are made of layers that are known.
 EXPLAINED = 205
 FAST = ("residual", "lstm_bidirectional", "attentions", "each_stack")
-FAST_READ = ("quantised_int4", "adapters", "texts_adapted", "operation_outputs")
+FAST_READ = ("quantised_in_groups", "models_as_outputs", "adapters", "texts_adapted", "operation_outputs")
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +109,14 @@ def test_weights_of_other_kinds_text_and_operations(name: str, tmp_path: Path) -
 @pytest.mark.parametrize("name", sorted(READ.keys() - set(FAST_READ)))
 def test_weights_of_other_kinds_text_and_operations_in_all(name: str, tmp_path: Path) -> None:
     assert_both_ways_agree(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", sampled(sorted(SHARED), every=2))
+def test_what_stands_in_several_models_has_one_row(name: str, tmp_path: Path) -> None:
+    made = SHARED[name]()
+    expected = describe(made, "m")
+    assert by_itself(saved(made, tmp_path)) == expected
+    assert sum(layer.params for layer in expected.layers) == made.count_params()
 
 
 def test_a_layer_that_keeps_its_state_is_read(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ from exporter.sources import archive_members
 from exporter.sources.archive_members import WEIGHTS
 from exporter.sources.h5_values import Extent, dtype_of, lazy_dataset
 
+# What HDF5 says of a path whose beginning is missing.
+MISSING = "component not found"
+
 
 def read(job: Job, spool_path: str, *, lenient: bool = False) -> DescribedModel:
     """Raises SourceError for a damaged archive, and Unexplained.
@@ -61,6 +64,9 @@ def _read(job: Job, spool_path: str, *, lenient: bool) -> DescribedModel:
             return replace(described(job.name, tensors, text), checks=kept)
         stored = StoredWeights(file, extent, lazily=job.stats)
         graph, values = describe(model, job.name, stored, lenient=lenient)
+    except IndexError as error:
+        # The config, not the file of weights.
+        raise Unexplained(f"its config: {error}") from error
     except DAMAGE as error:
         raise damaged(job.source, error) from error
     return DescribedModel(graph, text, values, checks=kept)
@@ -99,7 +105,10 @@ class StoredWeights:
         try:
             group = h5py.h5g.open(self._file.id, f"{place.stored}vars".encode())
             identities = [h5py.h5d.open(group, b"%d" % number) for number in numbers]
-        except KeyError as error:
+        except (KeyError, ValueError) as error:
+            # A group without the groups around it is a ValueError.
+            if isinstance(error, ValueError) and MISSING not in str(error):
+                raise
             raise Unexplained(f"{place.namespace} has not {len(numbers)} weights in the file") from error
         if group.get_num_objs() != len(numbers):
             raise Unexplained(f"{place.namespace} has {group.get_num_objs()} weights in the file")

@@ -10,12 +10,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from exporter.readers import Unexplained
 from exporter.readers.json_cursor import JsonCursor
-from exporter.readers.keras_calls import Ref, arguments_of, calls_of, returns_scores, shape_of, tensors_of
+from exporter.readers.keras_calls import Ref, Tensor, arguments_of, calls_of, returns_scores, shape_of, tensors_of
 from exporter.readers.keras_classes import OPERATIONS, RENAMED, own_weights
 from exporter.readers.keras_encodings import REVERSED, REVERSIBLE, reversed_calls
 from exporter.readers.keras_encodings import SETTINGS as ENCODING_SETTINGS
@@ -84,9 +85,19 @@ def raw_model(
 
 def _functional(class_name: str, settings: Mapping[str, Any], layers: list[RawLayer]) -> RawModel:
     found = RawModel(str(settings["name"]), class_name, bool(settings.get("trainable", True)), layers)
-    found.inputs = [place for _, place in tensors_of(settings.get("input_layers"))]
-    found.outputs = list(tensors_of(settings.get("output_layers")))
+    nested = {layer.name for layer in layers if layer.model and layer.class_name != "Sequential"}
+    found.inputs = [_place(place, nested) for _, place in tensors_of(settings.get("input_layers"))]
+    found.outputs = [(key, _place(place, nested)) for key, place in tensors_of(settings.get("output_layers"))]
     return found
+
+
+def _place(place: Tensor, nested: set[str]) -> Tensor:
+    """Of functional models inside, their own graph is counted as a call here, and only here.
+
+    (Keras's `functional_from_config` says so.)
+    """
+    layer, call, output = place
+    return layer, call - 1 if layer in nested and call else call, output
 
 
 def _chain(model: RawModel, *, lenient: bool) -> None:
@@ -118,10 +129,15 @@ def _given(layer: RawLayer, spec: Known, built: Shape | None) -> Known:
 
 def raw_layers(entries: Iterable[Any], reading: Reading) -> Iterator[RawLayer]:
     for entry in entries:
-        # A layer that stands in two models of one file is one object; it is not followed here.
-        if not reading.is_new(entry):
+        first = reading.known(entry)
+        if first is None:
+            found = _layer(entry, reading)
+            reading.remember(entry, found)
+            yield found
+        elif reading.in_place:
             raise Unexplained("a layer that is shared between models")
-        yield _layer(entry, reading)
+        else:
+            yield replace(first, calls=calls_of(entry.get("inbound_nodes"), first.class_name), same=first)
 
 
 def _layer(entry: Any, reading: Reading) -> RawLayer:

@@ -7,15 +7,17 @@ model have to be worked out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from exporter.lazy import LazyArray
 from exporter.readers import Unexplained
+from exporter.readers.keras_calls import Ref
 from exporter.readers.keras_model import RawLayer, RawModel
 from exporter.readers.keras_names import stored_name
 from exporter.readers.keras_outputs import Outputs
 from exporter.readers.keras_quantised import OwnWeight
+from exporter.readers.keras_shared import CallNumbers, is_shared, stored_places
 from exporter.records import Edge, Layer, ModelGraph, TensorSpec, Weight
 from exporter.unique_names import Names
 
@@ -57,45 +59,60 @@ def describe(
 
     With `lenient`, shapes that cannot be worked out are unknown.
     """
-    places = list(_places(model, None, Names()))
+    shared = stored_places(model) if is_shared(model) else {}
+    places = list(_places(model, None, Names(), set(), shared))
     weights, values = [], {}
     for weight, value in _weights(places, stored, model.trainable):
         weights.append(weight)
         if value is not None:
             values[weight.name] = value.named(weight.name)
     outer = Outputs(model, lenient=lenient)
-    edges = tuple(_edges(model, None, _by_parent(places)))
+    numbers = CallNumbers([model, *(place.layer.model for place in places if place.layer.model)]) if shared else None
+    edges = tuple(_edges(model, None, _Inside(places), numbers))
     graph = ModelGraph(
         name=name,
         inputs=tuple(TensorSpec(layer, *outer.spec((layer, call, output))) for layer, call, output in model.inputs),
         outputs=_outputs(model, outer),
-        layers=tuple(_rows(outer, places, edges, weights)),
+        layers=tuple(_rows(outer, places, edges, weights, numbers)),
         edges=edges,
         weights=tuple(weights),
     )
     return graph, values
 
 
-def _places(model: RawModel, parent: Place | None, names: Names) -> Iterator[Place]:
+def _places(
+    model: RawModel, parent: Place | None, names: Names, seen: set[int], shared: Mapping[int, str]
+) -> Iterator[Place]:
+    """The layers that no model around has claimed; a model claims all of its own before those inside claim theirs."""
     used: dict[str, int] = {}
     scope = f"{parent.layer.name if parent else model.name}/" if model.is_scope else ""
-    for layer in model.layers:
-        group = f"layers/{stored_name(layer.class_name, used)}" if layer.is_layer else ""
-        yield from _with_inner(layer, parent, group, names, scope)
+    groups = [f"layers/{stored_name(layer.class_name, used)}" if layer.is_layer else "" for layer in model.layers]
+    new = [(layer, group) for layer, group in zip(model.layers, groups, strict=True) if layer.key not in seen]
+    seen.update(layer.key for layer, _ in new)
+    for layer, group in new:
+        yield from _with_inner(layer, parent, group, names, seen, shared, scope)
 
 
-def _with_inner(layer: RawLayer, parent: Place | None, group: str, names: Names, scope: str = "") -> Iterator[Place]:
+def _with_inner(
+    layer: RawLayer,
+    parent: Place | None,
+    group: str,
+    names: Names,
+    seen: set[int],
+    shared: Mapping[int, str],
+    scope: str = "",
+) -> Iterator[Place]:
     """The layer, and what is inside it; `group` is where its weights are below those of its parent."""
-    stored = f"{parent.stored if parent else ''}{group}/" if group else ""
+    stored = shared.get(layer.key, f"{parent.stored if parent else ''}{group}/" if group else "")
     path = f"{parent.path}/{layer.name}" if parent and layer.is_made else f"{scope}{layer.name}"
     namespace = names.unique(f"{parent.namespace}/{layer.name}" if parent else layer.name)
     depth, above = (parent.depth + 1, parent.namespace) if parent else (0, None)
     place = Place(layer, namespace, depth, above, stored, path)
     yield place
     if layer.model:
-        yield from _places(layer.model, place, names)
+        yield from _places(layer.model, place, names, seen, shared)
     for inner in layer.inside:
-        yield from _with_inner(inner, place, inner.stored, names)
+        yield from _with_inner(inner, place, inner.stored, names, seen, shared)
 
 
 def _weights(places: list[Place], stored: StoredWeights, trainable: bool) -> Iterator[tuple[Weight, LazyArray | None]]:
@@ -114,32 +131,58 @@ def _weights(places: list[Place], stored: StoredWeights, trainable: bool) -> Ite
             yield Weight(name, place.namespace, each.shape, each.dtype, each.nbytes, is_trained), each.value
 
 
-def _edges(model: RawModel, parent: str | None, inside: dict[str | None, dict[str, Place]]) -> Iterator[Edge]:
+class _Inside:
+    """The rows of layers, by the row that they are inside of and their names, or wherever a shared one has its row."""
+
+    def __init__(self, places: Iterable[Place]) -> None:
+        self.by_parent: dict[str | None, dict[str, Place]] = {}
+        self.by_key: dict[int, Place] = {}
+        for place in places:
+            self.by_parent.setdefault(place.parent, {})[place.layer.name] = place
+            self.by_key[place.layer.key] = place
+
+    def of(self, model: RawModel, parent: str | None) -> dict[str, Place]:
+        here = self.by_parent.get(parent, {})
+        if len(here) == len(model.layers):
+            return here
+        return {layer.name: self.by_key[layer.key] for layer in model.layers}
+
+
+def _edges(model: RawModel, parent: str | None, inside: _Inside, numbers: CallNumbers | None) -> Iterator[Edge]:
     """Of this model, then of those inside, in the order of the rows."""
-    here = inside.get(parent, {})
+    here = inside.of(model, parent)
     for layer in model.layers:
-        for number, refs in enumerate(layer.calls):
-            for position, ref in enumerate(refs):
-                if ref.layer not in here:
-                    raise Unexplained(f"a tensor of {ref.layer}, which is no layer of the model")
-                source, target = here[ref.layer].namespace, here[layer.name].namespace
-                yield Edge(source, ref.call, ref.output, target, number, position, ref.shape, ref.dtype)
+        for call, refs in enumerate(layer.calls):
+            if numbers is None or numbers.is_new(model, layer.name, call):
+                yield from _edges_of(model, layer.name, call, refs, here, numbers)
     for layer in model.layers:
-        yield from _edges_inside(here[layer.name], inside)
+        place = here[layer.name]
+        if place.parent == parent and place.layer is layer:
+            yield from _edges_inside(place, inside, numbers)
 
 
-def _edges_inside(place: Place, inside: dict[str | None, dict[str, Place]]) -> Iterator[Edge]:
+def _edges_of(
+    model: RawModel,
+    name: str,
+    call: int,
+    refs: Iterable[Ref],
+    here: Mapping[str, Place],
+    numbers: CallNumbers | None,
+) -> Iterator[Edge]:
+    number = numbers.number(model, name, call) if numbers else call
+    for position, ref in enumerate(refs):
+        if ref.layer not in here:
+            raise Unexplained(f"a tensor of {ref.layer}, which is no layer of the model")
+        source, target = here[ref.layer].namespace, here[name].namespace
+        source_number = numbers.number(model, ref.layer, ref.call) if numbers else ref.call
+        yield Edge(source, source_number, ref.output, target, number, position, ref.shape, ref.dtype)
+
+
+def _edges_inside(place: Place, inside: _Inside, numbers: CallNumbers | None) -> Iterator[Edge]:
     if place.layer.model:
-        yield from _edges(place.layer.model, place.namespace, inside)
+        yield from _edges(place.layer.model, place.namespace, inside, numbers)
     for inner in place.layer.inside:
-        yield from _edges_inside(inside[place.namespace][inner.name], inside)
-
-
-def _by_parent(places: Iterable[Place]) -> dict[str | None, dict[str, Place]]:
-    inside: dict[str | None, dict[str, Place]] = {}
-    for place in places:
-        inside.setdefault(place.parent, {})[place.layer.name] = place
-    return inside
+        yield from _edges_inside(inside.by_parent[place.namespace][inner.name], inside, numbers)
 
 
 def _outputs(model: RawModel, outer: Outputs) -> tuple[TensorSpec, ...]:
@@ -148,7 +191,13 @@ def _outputs(model: RawModel, outer: Outputs) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(names.unique(key or place[0]), *outer.spec(place)) for key, place in model.outputs)
 
 
-def _rows(outer: Outputs, places: list[Place], edges: Iterable[Edge], weights: Iterable[Weight]) -> Iterator[Layer]:
+def _rows(
+    outer: Outputs,
+    places: list[Place],
+    edges: Iterable[Edge],
+    weights: Iterable[Weight],
+    numbers: CallNumbers | None,
+) -> Iterator[Layer]:
     own: dict[str, list[Weight]] = {}
     for weight in weights:
         own.setdefault(weight.layer, []).append(weight)
@@ -159,7 +208,7 @@ def _rows(outer: Outputs, places: list[Place], edges: Iterable[Edge], weights: I
     for place in places:
         if place.layer.model:
             outputs[place.namespace] = Outputs(place.layer.model, lenient=outer.lenient)
-    totals = _totals(places, own)
+    totals = _shared_totals(places, own) if numbers else _totals(places, own)
     for index, place in enumerate(places):
         layer, held = place.layer, own.get(place.namespace, [])
         yield Layer(
@@ -176,7 +225,7 @@ def _rows(outer: Outputs, places: list[Place], edges: Iterable[Edge], weights: I
             params_trainable=sum(math.prod(weight.shape) for weight in held if weight.trainable),
             params_total=totals[place.namespace],
             weight_bytes=sum(weight.nbytes for weight in held),
-            calls=len(layer.calls),
+            calls=numbers.counts[layer.key] if numbers and layer.calls else len(layer.calls),
             connected_to=tuple(sources.get(place.namespace, ())),
             config=layer.text,
         )
@@ -203,6 +252,24 @@ def _totals(places: list[Place], own: dict[str, list[Weight]]) -> dict[str, int]
         if place.parent is not None:
             totals[place.parent] += totals[place.namespace]
     return totals
+
+
+def _shared_totals(places: list[Place], own: dict[str, list[Weight]]) -> dict[str, int]:
+    """The same where objects stand in several models: each counts once in every row that it is inside of."""
+    held = {place.layer.key: sum(math.prod(w.shape) for w in own.get(place.namespace, ())) for place in places}
+    inside: dict[str, set[int]] = {place.namespace: {place.layer.key} for place in places}
+    by_key = {place.layer.key: place for place in places}
+    for place in reversed(places):
+        listed = [*(place.layer.model.layers if place.layer.model else ()), *place.layer.inside]
+        # What is listed here and has its row elsewhere may come before or behind this row.
+        stack = [layer.key for layer in listed]
+        while stack:
+            key = stack.pop()
+            if key not in inside[place.namespace]:
+                inside[place.namespace].add(key)
+                layer = by_key[key].layer
+                stack += [each.key for each in (*(layer.model.layers if layer.model else ()), *layer.inside)]
+    return {name: sum(held[key] for key in keys) for name, keys in inside.items()}
 
 
 def _tensor_name(layer: str, output: int) -> str:

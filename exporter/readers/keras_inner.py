@@ -14,6 +14,7 @@ from typing import Any
 
 from exporter.readers import Unexplained
 from exporter.readers.keras_calls import shape_of
+from exporter.readers.keras_model import RawLayer
 from exporter.readers.keras_names import stored_name
 from exporter.records import Shape
 
@@ -44,13 +45,41 @@ class Reading:
     in_place: bool = False
     shared: set[Any] = field(default_factory=set)
     made: Counter[str] = field(default_factory=Counter)
+    objects: dict[Any, RawLayer] = field(default_factory=dict)
+    unnumbered: dict[tuple[str, str], list[RawLayer]] = field(default_factory=dict)
+
+    def known(self, entry: Any) -> RawLayer | None:
+        """The first entry of the object which this one stands for, if there was one.
+
+        Of an object that was first met in a model inside, Keras writes the number behind that only. Raises Unexplained.
+        """
+        key = entry.get("shared_object_id") if isinstance(entry, dict) else None
+        if key is None or key in self.objects:
+            return self.objects.get(key)
+        candidates = self._unnumbered(entry)
+        if len(candidates) > 1 or key in self.shared:
+            raise Unexplained("a layer that may be one of several that are shared")
+        if candidates:
+            self.objects[key] = candidates[0]
+        return candidates[0] if candidates else None
+
+    def _unnumbered(self, entry: Mapping[str, Any]) -> list[RawLayer]:
+        name = entry.get("name") or entry["config"].get("name")
+        return self.unnumbered.get((str(entry.get("class_name")), str(name)), [])
+
+    def remember(self, entry: Any, layer: RawLayer) -> None:
+        key = entry.get("shared_object_id")
+        if key is not None:
+            self.objects[key] = layer
+        else:
+            self.unnumbered.setdefault((str(entry.get("class_name")), layer.name), []).append(layer)
 
     def is_new(self, entry: Any) -> bool:
-        """Whether the object has not been seen; one that stands in two places of a file is a single one."""
+        """Whether a layer inside of another has not been seen; one that stands in two places is a single one."""
         key = entry.get("shared_object_id") if isinstance(entry, dict) else None
         if key is None:
             return True
-        known = key in self.shared
+        known = key in self.shared or key in self.objects or self._unnumbered(entry)
         self.shared.add(key)
         return not known
 

@@ -20,7 +20,8 @@ class RawLayer:
     `outputs` is the number of tensors that a call gives, `with_scores` says whether attention scores are among them. Of
     an operation `arguments` are those of its call, with marks for tensors. A layer has layers `inside` it, or is a
     `model`; of one that is inside of another, `stored` is the group of its weights below its owner's, and `is_made`
-    says whether its owner makes it.
+    says whether its owner makes it. Of an object that stands in several models, the later entries are the `same` as the
+    first one.
     """
 
     name: str
@@ -39,6 +40,12 @@ class RawLayer:
     model: RawModel | None = None
     stored: str = ""
     is_made: bool = False
+    same: RawLayer | None = None
+
+    @property
+    def key(self) -> int:
+        """That of the object which this entry stands for."""
+        return id(self.same or self)
 
 
 @dataclass(slots=True)
