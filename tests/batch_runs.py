@@ -20,7 +20,7 @@ from exporter import files
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 120.0
 # A file with so many tensors takes a few seconds, in which something can happen to its job.
-MANY_TENSORS = 12_000
+MANY_TENSORS = 8_000
 
 
 class BatchRun:

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from exporter.formats import FORMATS
 from exporter.options import ExportOptions
 from exporter.records import Job, Outcome
 
+SOURCES = [f"m{number}.safetensors" for number in range(3)]
 READ_ALONE = [name for name in FORMATS if name != "onnx"]
 
 
@@ -198,25 +198,31 @@ def test_what_is_done_with_the_clock_of_another_year_is_the_same(
 # Signals, hangs, killed workers, other batches --------------------------------------------------------------------
 
 
-@pytest.fixture
-def sources(tmp_path: Path) -> list[str]:
-    """Each takes a second or more."""
-    return [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(4)]
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with sources, each of which takes a second or more, and with what a batch of them gives."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for number in range(3):
+        weights_file(folder / f"m{number}.safetensors", MANY_TENSORS)
+    batch = BatchRun(folder, SOURCES)
+    assert batch.status() == 0, batch.text
+    return folder
 
 
 @pytest.fixture
-def finish(tmp_path: Path, sources: list[str]) -> Callable[[], None]:
-    """The same command again, which has to do the rest; compared with a batch that was left alone."""
+def place(tmp_path: Path, undisturbed: Path) -> Path:
+    """A folder with the sources alone."""
+    for name in SOURCES:
+        os.link(undisturbed / name, tmp_path / name)
+    return tmp_path
 
-    def again() -> None:
-        wait_for_the_end(tmp_path)
-        rest = BatchRun(tmp_path, sources)
-        assert rest.status() == 0, rest.text
-        undisturbed = BatchRun(tmp_path, [*sources, "-o", "undisturbed"])
-        assert undisturbed.status() == 0, undisturbed.text
-        assert digests(tmp_path / "outputs") == digests(tmp_path / "undisturbed")
 
-    return again
+def finish(place: Path, undisturbed: Path) -> None:
+    """The same command again does the rest."""
+    wait_for_the_end(place)
+    rest = BatchRun(place, SOURCES)
+    assert rest.status() == 0, rest.text
+    assert digests(place / "outputs") == digests(undisturbed / "outputs")
 
 
 def workers(batch: BatchRun, count: int) -> list[psutil.Process]:
@@ -232,29 +238,29 @@ def workers(batch: BatchRun, count: int) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_once_finishes_what_runs(tmp_path: Path, sources: list[str], finish: Callable[[], None]) -> None:
-    batch = BatchRun(tmp_path, [*sources, "--jobs", "2"])
+def test_ctrl_c_once_finishes_what_runs(place: Path, undisturbed: Path) -> None:
+    batch = BatchRun(place, [*SOURCES, "--jobs", "2"])
     batch.wait_for(": started", 2)
     batch.interrupt()
     assert batch.status() == 130, batch.text
-    assert sorted(digests(tmp_path / "outputs")) == ["m0", "m1"]
+    assert sorted(digests(place / "outputs")) == ["m0", "m1"]
     assert "m0, m1 will be finished" in batch.text
-    assert processes_in(tmp_path) == []
-    finish()
+    assert processes_in(place) == []
+    finish(place, undisturbed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,), (signal.SIGHUP,)], ids=str)
-def test_stopping_at_once(tmp_path: Path, sources: list[str], signals: tuple[signal.Signals, ...]) -> None:
+def test_stopping_at_once(place: Path, signals: tuple[signal.Signals, ...]) -> None:
     """Ctrl-C twice, `kill`, a terminal that is closed: nothing half done is left, and nothing runs."""
-    batch = BatchRun(tmp_path, [*sources, "--jobs", "2"])
+    batch = BatchRun(place, [*SOURCES, "--jobs", "2"])
     batch.wait_for(": started", 2)
     for number in signals:
         os.kill(batch.process.pid, number)
         time.sleep(0.2)
     assert batch.status() == 130, batch.text
-    assert digests(tmp_path / "outputs") == {} if (tmp_path / "outputs").exists() else True
-    assert processes_in(tmp_path) == []
+    assert digests(place / "outputs") == {} if (place / "outputs").exists() else True
+    assert processes_in(place) == []
 
 
 @pytest.mark.slow
@@ -271,25 +277,23 @@ def test_a_worker_that_never_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_for_want_of_memory_is_tried_again_alone(
-    tmp_path: Path, sources: list[str], finish: Callable[[], None]
-) -> None:
+def test_a_worker_that_is_killed_for_want_of_memory_is_tried_again_alone(place: Path, undisturbed: Path) -> None:
     """As the system does it: SIGKILL."""
-    batch = BatchRun(tmp_path, [*sources, "--jobs", "2"])
+    batch = BatchRun(place, [*SOURCES, "--jobs", "2"])
     workers(batch, 2)[0].kill()
     assert batch.status() == 0, batch.text
     assert "was killed by SIGKILL: probably out of memory" in batch.text
     assert "once more, alone" in batch.text
     assert "started, attempt 2" in batch.text
-    finish()
+    finish(place, undisturbed)
 
 
 @pytest.mark.slow
-def test_two_batches_at_once_on_the_same_output(tmp_path: Path, sources: list[str], finish: Callable[[], None]) -> None:
+def test_two_batches_at_once_on_the_same_output(place: Path, undisturbed: Path) -> None:
     """One waits where the other is at work; together they do everything once."""
-    both = [BatchRun(tmp_path, sources, log=f"log{number}.txt") for number in range(2)]
+    both = [BatchRun(place, SOURCES, log=f"log{number}.txt") for number in range(2)]
     assert [batch.status() for batch in both] == [0, 0], [batch.text for batch in both]
     text = "".join(batch.text for batch in both)
-    assert text.count(": done in") == len(sources), text
+    assert text.count(": done in") == len(SOURCES), text
     assert "waits: another export is writing there" in text
-    finish()
+    finish(place, undisturbed)
