@@ -77,6 +77,7 @@ SUMMARIES = [words for words in commands(SUMMARY) if words[0] == "summary"]
 
 
 @pytest.mark.parametrize("arguments", SUMMARIES, ids=" ".join)
+@pytest.mark.slow
 def test_summaries_run(
     arguments: list[str], exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +87,7 @@ def test_summaries_run(
 
 
 @pytest.mark.parametrize("arguments", commands(INSPECT), ids=" ".join)
+@pytest.mark.slow
 def test_inspections_run(
     arguments: list[str], exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

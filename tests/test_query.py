@@ -242,6 +242,7 @@ def test_missing_parameters_are_wrong_usage(exports: Path) -> None:
         rows(open_catalogue(exports), "SELECT * FROM layers WHERE model = ?")
 
 
+@pytest.mark.slow
 def test_queries_in_several_threads(exports: Path) -> None:
     catalogue = open_catalogue(exports)
     questions = ["ops", "head-share", "duplicates", "params-by-dtype"] * 4
@@ -479,6 +480,7 @@ def bucket(exports: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_exports_in_an_object_store(bucket: str, exports: Path) -> None:
     assert models_in(bucket) == NAMES
     assert models_in(f"{bucket}/alpha") == ["alpha"]
@@ -584,6 +586,7 @@ def test_the_copy_is_used(copy: Path, cache: Path) -> None:
     assert "READ_PARQUET" in plan.upper()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_files")
 def test_changes_are_seen_at_once(copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_export(copy, "gamma")
