@@ -5,6 +5,7 @@ Credentials, endpoints and regions are those that each client finds by itself (`
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import math
@@ -71,6 +72,11 @@ class ObjectStore:
             return bytes(self._fs.cat_file(self._path(name), start=0, end=LONGEST_TEXT_BYTES))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            # An empty file has no first byte, which S3 says is a mistake (InvalidRange).
+            if error.errno != errno.EINVAL or "range" not in str(error):
+                raise
+            return b""
 
     def write(self, name: str, content: bytes) -> None:
         """A small file, in one request."""
@@ -177,7 +183,7 @@ def _filesystem(scheme: str) -> Any:
     """The client, once in a process: it keeps its connections. Safe in several threads."""
     try:
         fsspec = importlib.import_module("fsspec")
-        filesystem = fsspec.filesystem(scheme, **_settings(scheme))
+        filesystem = fsspec.filesystem(scheme, skip_instance_cache=True, **_settings(scheme))
     except ImportError as error:
         extra = EXTRAS[scheme]
         why, hint = f"{error.name or 'fsspec'} is not installed", f"pip install 'export-model[{extra}]'"
