@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import functools
 import importlib
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,7 @@ MOST_PARTS = 9_000
 PARALLEL = 4
 # A receipt of an export with thousands of files is far below this.
 LONGEST_TEXT_BYTES = 64 * 2**20
+TALKATIVE = ("gcsfs", "s3fs", "adlfs", "azure", "aiobotocore", "botocore", "asyncio")
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 # Of the client itself, for throttling and errors of the server; fsspec's own come on top for lost connections.
 CLIENT_ATTEMPTS, CONNECTION_ATTEMPTS = 4, 3
@@ -170,7 +172,11 @@ class Draft:
             if discard:
                 discard()
         except failures():
-            return
+            pass
+        finally:
+            if hasattr(self._file, "autocommit"):
+                # Otherwise it would close itself when it is collected, which for Azure means to write what there is.
+                self._file.closed = True
 
 
 def _stored(name: str, entry: dict[str, Any]) -> Stored:
@@ -194,7 +200,16 @@ def _filesystem(scheme: str) -> Any:
         raise UsageError("cannot be used", where=f"{scheme}://", why="no credentials were found", hint=hint) from error
     if "s3" in filesystem.protocol:
         filesystem.retries = CONNECTION_ATTEMPTS
+    _quieten()
     return filesystem
+
+
+def _quieten() -> None:
+    """What goes wrong is raised, too; their logs would come with tracebacks. Who has set a level keeps it."""
+    for name in TALKATIVE:
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.CRITICAL)
 
 
 def _settings(scheme: str) -> dict[str, Any]:
