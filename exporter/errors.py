@@ -49,6 +49,10 @@ class SourceError(ExportError):
     status = 4
 
 
+class LostSourceError(SourceError):
+    """The way to the source broke; it may hold the second time."""
+
+
 class TrustError(ExportError):
     """Going on would run code that came with the model; refused without the user's consent."""
 
@@ -69,6 +73,10 @@ class OutputError(ExportError):
 
 class InUseError(OutputError):
     """Another export is at work in the same folder; it will end some time."""
+
+
+class LostOutputError(OutputError):
+    """The way to the output broke; it may hold the second time."""
 
 
 class ResourceError(ExportError):
@@ -100,8 +108,12 @@ ERRORS: dict[str, type[ExportError]] = {
         ResourceError,
         TransientError,
         InternalError,
+        LostSourceError,
+        LostOutputError,
     )
 }
+# What is worth a second try.
+MAY_PASS = (TransientError.__name__, LostSourceError.__name__, LostOutputError.__name__)
 
 
 def from_record(record: dict[str, str]) -> ExportError:

@@ -581,9 +581,7 @@ def beyond(name: str, shape: tuple[int | None, ...], make: Callable[[], Any], dt
 
 
 beyond("mel", (256,), lambda: layers.MelSpectrogram(fft_length=64, num_mel_bins=8, name="fourier"))
-beyond("strings", (3,), lambda: layers.StringLookup(vocabulary=["a", "b"], name="words"), "string")
 beyond("hashing", (3,), lambda: layers.Hashing(7, name="hash"), "int32")
-beyond("integers", (3,), lambda: layers.IntegerLookup(vocabulary=[3, 4], name="numbers"), "int64")
 beyond("buckets", (3,), lambda: layers.Discretization([0.0, 1.0], name="buckets"))
 beyond("text", (), lambda: layers.TextVectorization(vocabulary=["a", "b"], name="text"), "string")
 beyond("antialias", IMAGE, lambda: layers.Resizing(5, 5, antialias=True, name="resizing"))

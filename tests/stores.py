@@ -16,7 +16,8 @@ import pytest
 
 SECRET = "test-secret-access-key"
 BUCKET = "zoo"
-OUT_OF_ORDER = b"<Error><Code>InternalError</Code><Message>out of order</Message></Error>"
+WORDS = {"4": b"<Code>AccessDenied</Code><Message>not for you</Message>"}
+OTHER_WORDS = b"<Code>InternalError</Code><Message>out of order</Message>"
 # Of a fault: the connection ends instead of an answer.
 CUT = "cut"
 
@@ -110,8 +111,9 @@ def _asked(s3: S3, inner: Any, environ: dict[str, Any], answer: Any) -> Iterable
         return []
     if fault:
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        answer(fault, [("Content-Type", "text/xml"), ("Content-Length", str(len(OUT_OF_ORDER)))])
-        return [OUT_OF_ORDER]
+        body = b"<Error>" + WORDS.get(fault[0], OTHER_WORDS) + b"</Error>"
+        answer(fault, [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
+        return [body]
     found: Iterable[bytes] = inner(environ, answer)
     return found
 

@@ -82,15 +82,15 @@ def test_it_is_the_same_beside_the_model_and_holds_its_nodes(source: Path, tmp_p
 
 def test_what_has_no_onnx_form_is_shown_by_its_layers(tmp_path: Path) -> None:
     keras.utils.clear_session()
-    words = keras.Input((3,), dtype="string", name="words")
-    numbers = keras.layers.StringLookup(vocabulary=["a", "b"], name="lookup")(words)
+    words = keras.Input((), dtype="string", name="words")
+    numbers = keras.layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=3, name="lookup")(words)
     keras.Model(words, keras.layers.Dense(2, name="head")(numbers)).save(tmp_path / "words.keras")
     outcome = export_here(tmp_path / "words.keras", tmp_path, formats=("netron",))
     assert outcome.status == "done"
     assert any("shown by its layers" in note for note in outcome.notes)
     view = opened(Path(outcome.output_path))
     ops = [node.op_type for node in view.graph.node]
-    assert (ops[0], ops[-1]) == ("StringLookup", "Dense")
+    assert (ops[0], ops[-1]) == ("TextVectorization", "Dense")
     assert [value.name for value in view.graph.input] == ["words:0"]
 
 

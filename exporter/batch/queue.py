@@ -17,7 +17,7 @@ from types import FrameType
 from exporter.batch.executor import Ended, Event, Executor, Message, Started
 from exporter.batch.listener import Listener
 from exporter.batch.tasks import NOT_RUN, BatchResult, Policy, Result, Task
-from exporter.errors import InUseError, TransientError
+from exporter.errors import MAY_PASS, InUseError
 from exporter.records import Outcome
 
 TICK_SECONDS = 0.25
@@ -196,7 +196,7 @@ class _Queue:
             self._wait(task, progress, str((outcome.error or {}).get("why", "")))
         elif message.evicted and progress.attempts <= self.policy.retries + 1:
             self._try_again(_grown(task, outcome), "it needed more memory than estimated; once more, alone", outcome)
-        elif kind == TransientError.__name__ and progress.attempts <= self.policy.retries and not self.ended:
+        elif kind in MAY_PASS and progress.attempts <= self.policy.retries and not self.ended:
             self._try_again(_grown(task, outcome), "once more, alone", outcome)
         else:
             self._finish(task, outcome)

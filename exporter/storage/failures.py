@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
-from exporter.errors import ExportError, OutputError, SourceError
+from exporter.errors import LostOutputError, LostSourceError, OutputError, SourceError
 from exporter.storage.addresses import public, redacted, scheme_of
 
 # The errors of the clients that are no OSError; a client that was not imported has raised none.
@@ -45,6 +46,8 @@ BROKEN = {
     "ServerDisconnectedError",
     "TimeoutError",
 }
+# What s3fs makes of 500 and 503.
+OUT_OF_ORDER = (getattr(errno, "EREMOTEIO", errno.EIO), errno.EBUSY)
 CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`",
@@ -68,19 +71,30 @@ def failures() -> tuple[type[BaseException], ...]:
     return tuple(found)
 
 
-def source_error(error: BaseException, address: str) -> ExportError:
+def source_error(error: BaseException, address: str) -> SourceError:
     why, hint = _explained(error, address)
-    return SourceError("cannot be read", where=public(address), why=why, hint=hint)
+    kind = LostSourceError if _may_pass(error) else SourceError
+    return kind("cannot be read", where=public(address), why=why, hint=hint)
 
 
-def output_error(error: BaseException, address: str) -> ExportError:
+def output_error(error: BaseException, address: str) -> OutputError:
     why, hint = _explained(error, address)
-    return OutputError("cannot be written", where=public(address), why=why, hint=hint)
+    kind = LostOutputError if _may_pass(error) else OutputError
+    return kind("cannot be written", where=public(address), why=why, hint=hint)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the connection broke, or the server was out of order or too busy."""
+    return bool(_kinds(error) & (NO_CONNECTION | BROKEN)) or getattr(error, "errno", None) in OUT_OF_ORDER
+
+
+def _kinds(error: BaseException) -> set[str]:
+    return {kind.__name__ for each in _chain(error) for kind in type(each).__mro__}
 
 
 def _explained(error: BaseException, address: str) -> tuple[str, str]:
     """Why, and what to try."""
-    kinds = {kind.__name__ for each in _chain(error) for kind in type(each).__mro__}
+    kinds = _kinds(error)
     said = _said(error)
     family = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}.get(scheme_of(address), scheme_of(address))
     again = "run it again: what is finished is skipped"

@@ -85,7 +85,7 @@ def fetch(address: str, folder: Path, progress: Progress = silently) -> Path:
 def fetch_beside(address: str, names: Iterable[str], path: Path, progress: Progress = silently) -> None:
     """Files that the fetched source in `path` refers to, where they exist; who reads it complains of the others."""
     for name in names:
-        if _is_inside(name) and not path.with_name(name).exists():
+        if _is_inside(name) and not (path.parent / name).exists():
             try:
                 fetch(beside(address, name), path.parent / PurePosixPath(name).parent, progress)
             except SourceError as error:

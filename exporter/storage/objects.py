@@ -5,8 +5,10 @@ Credentials, endpoints and regions are those that each client finds by itself (`
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +27,7 @@ MOST_PARTS = 9_000
 PARALLEL = 4
 # A receipt of an export with thousands of files is far below this.
 LONGEST_TEXT_BYTES = 64 * 2**20
+TALKATIVE = ("gcsfs", "s3fs", "adlfs", "azure", "aiobotocore", "botocore", "asyncio")
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 # Of the client itself, for throttling and errors of the server; fsspec's own come on top for lost connections.
 CLIENT_ATTEMPTS, CONNECTION_ATTEMPTS = 4, 3
@@ -71,6 +74,11 @@ class ObjectStore:
             return bytes(self._fs.cat_file(self._path(name), start=0, end=LONGEST_TEXT_BYTES))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            # An empty file has no first byte, which S3 says is a mistake (InvalidRange).
+            if error.errno != errno.EINVAL or "range" not in str(error):
+                raise
+            return b""
 
     def write(self, name: str, content: bytes) -> None:
         """A small file, in one request."""
@@ -164,7 +172,11 @@ class Draft:
             if discard:
                 discard()
         except failures():
-            return
+            pass
+        finally:
+            if hasattr(self._file, "autocommit"):
+                # Otherwise it would close itself when it is collected, which for Azure means to write what there is.
+                self._file.closed = True
 
 
 def _stored(name: str, entry: dict[str, Any]) -> Stored:
@@ -177,7 +189,7 @@ def _filesystem(scheme: str) -> Any:
     """The client, once in a process: it keeps its connections. Safe in several threads."""
     try:
         fsspec = importlib.import_module("fsspec")
-        filesystem = fsspec.filesystem(scheme, **_settings(scheme))
+        filesystem = fsspec.filesystem(scheme, skip_instance_cache=True, **_settings(scheme))
     except ImportError as error:
         extra = EXTRAS[scheme]
         why, hint = f"{error.name or 'fsspec'} is not installed", f"pip install 'export-model[{extra}]'"
@@ -188,7 +200,16 @@ def _filesystem(scheme: str) -> Any:
         raise UsageError("cannot be used", where=f"{scheme}://", why="no credentials were found", hint=hint) from error
     if "s3" in filesystem.protocol:
         filesystem.retries = CONNECTION_ATTEMPTS
+    _quieten()
     return filesystem
+
+
+def _quieten() -> None:
+    """What goes wrong is raised, too; their logs would come with tracebacks. Who has set a level keeps it."""
+    for name in TALKATIVE:
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.CRITICAL)
 
 
 def _settings(scheme: str) -> dict[str, Any]:

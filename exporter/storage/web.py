@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -81,4 +82,4 @@ def _as_usual(error: urllib.error.HTTPError) -> OSError:
         return FileNotFoundError(said)
     if error.code in (401, 403, 407):
         return PermissionError(said)
-    return OSError(said)
+    return OSError(errno.EBUSY, said) if error.code >= 500 or error.code == 429 else OSError(said)
