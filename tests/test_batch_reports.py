@@ -21,13 +21,14 @@ from browser import Browser, wait_for
 from markdown_it import MarkdownIt
 
 from exporter import cli, files
-from exporter.errors import OutputError, ResourceError
+from exporter.errors import OutputError, ResourceError, UsageError
 from exporter.query.catalogue import open_catalogue
 from exporter.reports import batch_markdown, batch_page, batch_table
 from exporter.reports.batch_report import write_reports
 from exporter.reports.entries import TITLES, BatchReport, Entry, duration, totals_text
 from exporter.reports.totals import facts
 from exporter.schema import BATCH, SCHEMA_VERSION
+from exporter.storage import exports
 
 HOSTILE = "</script><img src=x onerror=\"document.title='ran'\"><!--'&{{data}} | *x* _y_ `z` @me #1 http://e.org"
 SOURCES = ("broken", "flaky", "fine", "wrong")
@@ -124,6 +125,13 @@ def test_the_table_of_a_catalogue_in_python(place: Path) -> None:
     assert (empty.num_rows, empty.schema.names) == (0, BATCH.names)
 
 
+def test_the_table_is_found_in_an_object_store_too(place: Path) -> None:
+    """A folder by its address is one to pyarrow."""
+    with open_catalogue((place / "zoo").as_uri()) as catalogue:
+        assert catalogue.batch.to_arrow().num_rows == 1 + len(SOURCES)
+        assert catalogue.models.to_arrow().num_rows == len(SOURCES) - 1
+
+
 def test_no_report_has_a_path_of_this_machine(place: Path) -> None:
     for name in ("batch.parquet", "report.md", "report.html"):
         content = (place / "zoo" / name).read_bytes()
@@ -210,6 +218,21 @@ def test_a_report_that_cannot_be_written_costs_no_export(
     assert "1 done" in captured.out
     assert Path("zoo", "a", "manifest.json").exists()
     assert list(Path("zoo").glob(".*")) == []
+
+
+def test_a_report_without_a_client_for_its_place_costs_no_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(place: str) -> Any:
+        raise UsageError("cannot be used", where=place, why="its client is not installed")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(exports, "written_to", missing)
+    make_model(Path("a.onnx"))
+    assert cli.main(["batch", "a.onnx", *ARGUMENTS], Accidents()) == UsageError.status
+    captured = capsys.readouterr()
+    assert "zoo: cannot be used: its client is not installed" in captured.err
+    assert captured.out.rstrip().splitlines()[-1].startswith("1 done in ")
 
 
 def test_what_a_killed_batch_left_of_a_report_goes(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class Telling:
                 with exports.written_to(self.output) as folder:
                     paths = write_reports(report, folder)
                 written = [place_in(self.output, path.name) for path in paths]
-            except OutputError as error:
+            except (OutputError, UsageError) as error:
                 self._report(error)
                 status = status or error.status
         if not self.options.quiet:
