@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ pytestmark = [
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 60.0
-# The runs of the chains that go on side by side.
+# How often chains that go on side by side are hit; a run that ends before that does not count.
 SHARES = (67, 67, 66)
 Digests = dict[str, dict[str, str]]
 
@@ -71,8 +72,9 @@ class Chain:
         process = self.start(*more)
         time.sleep(self.dice.uniform(0.1, longest_seconds))
         target, kind = self.target(process)
-        target.kill()
-        self.hits[kind] += 1
+        with suppress(psutil.NoSuchProcess):
+            target.kill()
+            self.hits[kind] += 1
         if kind == "command":
             process.wait()
             self.wait_for_orphans()
@@ -84,21 +86,24 @@ class Chain:
             self.check_the_end(reference)
 
     def target(self, process: subprocess.Popen[bytes]) -> tuple[psutil.Process, str]:
+        """A worker lives too short to be there at most moments: it is waited for, and then for a moment more."""
         command = psutil.Process(process.pid)
-        wanted = self.dice.choice(["command", "command", "command", "worker", "server"])
-        try:
-            below = [each for each in command.children(recursive=True) if each.is_running()]
-            servers = [
-                each for each in below if "exporter.fork_server" in each.cmdline() and each.ppid() == command.pid
-            ]
-        except psutil.NoSuchProcess:
-            return command, "command"
-        workers = [each for each in below if each not in servers]
-        if wanted == "server" and servers:
-            return self.dice.choice(servers), wanted
-        if wanted == "worker" and workers:
-            return self.dice.choice(workers), wanted
+        wanted = self.dice.choice(["command", "command", "command", "worker", "worker", "server"])
+        while wanted != "command" and process.poll() is None:
+            servers, workers = self.below(command)
+            if found := servers if wanted == "server" else workers:
+                time.sleep(self.dice.uniform(0, 0.1) if wanted == "worker" else 0)
+                return self.dice.choice(found), wanted
+            time.sleep(0.01)
         return command, "command"
+
+    def below(self, command: psutil.Process) -> tuple[list[psutil.Process], list[psutil.Process]]:
+        """The processes that make workers, and the workers."""
+        with suppress(psutil.NoSuchProcess):
+            found = command.children(recursive=True)
+            servers = [each for each in found if each.ppid() == command.pid]
+            return servers, [each for each in found if each not in servers]
+        return [], []
 
     def wait_for_orphans(self) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -141,13 +146,13 @@ def hit_again_and_again(chain: Chain, count: int) -> None:
     reference = chain.finished()
     chain.check_the_end(reference)
     more: Sequence[str] = ()
-    for _ in range(count):
+    while chain.hits.total() < count:
         before = chain.completed
         if not more and set(chain.finished()) == set(reference):
             more = chain.dice.choice([(), ("--force",)])
             if not more:
                 shutil.rmtree(chain.output)
-        chain.hit(1.1 * seconds, reference, *more)
+        chain.hit(0.9 * seconds, reference, *more)
         more = () if chain.completed > before or chain.dice.random() < 0.7 else more
     chain.run()
     chain.check_the_end(reference)
@@ -183,8 +188,8 @@ def test_200_times_a_batch_that_reads_files(chains: Callable[[Sequence[str], int
         list(threads.map(hit_again_and_again, several, SHARES))
     hits = sum((chain.hits for chain in several), Counter())
     sys.stdout.write(f"{hits}, {[chain.completed for chain in several]}\n")
-    assert hits.total() == sum(SHARES)
-    assert min(hits[kind] for kind in ("command", "worker", "server")) >= 5
+    assert hits.total() >= sum(SHARES)
+    assert min(hits[kind] for kind in ("command", "worker", "server")) >= 10
     assert all(chain.completed >= 3 for chain in several)
 
 
