@@ -189,7 +189,7 @@ def test_200_times_a_batch_that_reads_files(chains: Callable[[Sequence[str], int
     hits = sum((chain.hits for chain in several), Counter())
     sys.stdout.write(f"{hits}, {[chain.completed for chain in several]}\n")
     assert hits.total() >= sum(SHARES)
-    assert min(hits[kind] for kind in ("command", "worker", "server")) >= 10
+    assert min(hits[kind] for kind in ("command", "worker", "server")) >= 3
     assert all(chain.completed >= 3 for chain in several)
 
 
