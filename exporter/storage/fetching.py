@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from exporter import files
-from exporter.errors import SourceError
+from exporter.errors import ExportError, SourceError
 from exporter.storage.addresses import WEB, beside, check_source, file_name, public, scheme_of
 from exporter.storage.failures import failures, source_error
 from exporter.storage.objects import ObjectStore, Stored
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # A folder with more files than this is a bucket, or a mistake.
 MOST_FILES = 10_000
+PARALLEL_LOOKS = 16
 
 Progress = Callable[[int, int], None]
 
@@ -49,6 +51,21 @@ def look(address: str) -> Look:
         raise source_error(error, address) from error
     nbytes = sum(each.nbytes for each in found) if all(each.nbytes >= 0 for each in found) else -1
     return Look(nbytes, _version(found), tuple(found))
+
+
+def look_at_all(addresses: Sequence[str]) -> dict[str, Look | ExportError]:
+    """Several at the same time, because each look is mostly waiting."""
+
+    def looked(address: str) -> Look | ExportError:
+        try:
+            return look(address)
+        except ExportError as error:
+            return error
+
+    if not addresses:
+        return {}
+    with ThreadPoolExecutor(PARALLEL_LOOKS, "look") as pool:
+        return dict(zip(addresses, pool.map(looked, addresses), strict=True))
 
 
 def fetch(address: str, folder: Path, progress: Progress = silently) -> Path:
