@@ -28,6 +28,8 @@ LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx")
 # What a job is named and where it goes, what only limits it, and what the source digest says already.
 OUTSIDE_FINGERPRINT = ("source", "weights", "output_path", "fingerprint", "trust_code", "max_memory_bytes", "origin")
 
+Looks = Mapping[str, fetching.Look | ExportError]
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -58,12 +60,13 @@ def plan_entries(entries: Sequence[Entry]) -> list[Job | Refusal]:
     Raises UsageError for options that make no sense for any source.
     """
     templates = {options: _template(options) for options in {entry.options for entry in entries}}
+    looks = fetching.look_at_all(list({entry.source: None for entry in entries if is_address(entry.source)}))
     planned: dict[object, Job | Refusal] = {}
     # Those that somebody has chosen are not to be had for others, even for those before them.
     names = {entry.name.casefold() for entry in entries}
     for entry in entries:
         try:
-            key, make = _seen(entry)
+            key, make = _seen(entry, looks)
             if key not in planned:
                 planned[key] = make(names, templates[entry.options])
         except ExportError as error:
@@ -78,12 +81,12 @@ def _template(options: ExportOptions) -> Job:
     return checked(options)
 
 
-def _seen(entry: Entry) -> tuple[object, Callable[[set[str], Job], Job]]:
+def _seen(entry: Entry, looks: Looks) -> tuple[object, Callable[[set[str], Job], Job]]:
     """What makes the entry the same as another one, and how it becomes a job. Raises ExportError."""
     options = entry.options
     if is_address(entry.source):
         key: object = entry.source
-        own, make = _name_of(entry.source), partial(_remote_job, entry.source)
+        own, make = _name_of(entry.source), partial(_remote_job, entry.source, looks[entry.source])
     else:
         reference = detection.detect(local(entry.source), options.source_kind)
         key, own, make = _identity(reference), reference.name, partial(_job, reference)
@@ -171,9 +174,12 @@ def _job(reference: detection.SourceRef, name: str, template: Job, options: Expo
     return dataclasses.replace(job, fingerprint=_fingerprint(job))
 
 
-def _remote_job(address: str, name: str, template: Job, options: ExportOptions) -> Job:
-    """Without a look into the source, which is fetched where and when the job runs. Raises SourceError."""
-    seen = fetching.look(address)
+def _remote_job(
+    address: str, seen: fetching.Look | ExportError, name: str, template: Job, options: ExportOptions
+) -> Job:
+    """Without a look into the source, which is fetched where and when the job runs. Raises ExportError."""
+    if isinstance(seen, ExportError):
+        raise seen
     nbytes = seen.nbytes if seen.nbytes >= 0 else None
     origin = Origin(address, public(address), options.source_kind, nbytes, seen.version, options.formats is not None)
     output = place_in(options.output, name)

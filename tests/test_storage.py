@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from stores import CUT, S3, SECRET, Asked, Quiet, s3_server, web_server
 
-from exporter import files
+from exporter import files, private_folder
 from exporter.errors import InUseError, OutputError, SourceError, UsageError
-from exporter.storage import addresses, exports, fetching, lease, objects, publishing, spool
+from exporter.storage import addresses, exports, fetching, lease, objects, publishing
 from exporter.storage.lease import LEASE, Lease
 from exporter.storage.objects import ObjectStore
 
@@ -50,7 +50,7 @@ def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     yield
-    assert list(folder.glob(f"{spool.PREFIX}*")) == []
+    assert list(folder.glob(f"{private_folder.PREFIX}*")) == []
 
 
 def export(folder: Path, **contents: bytes) -> Path:
@@ -461,18 +461,6 @@ def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             fetching.fetch(f"{address}/net.onnx", tmp_path / "to")
         assert "TMPDIR" in caught.value.hint  # type: ignore[attr-defined]
         assert asked == ["HEAD /net.onnx"]
-
-
-# Spool folders
-
-
-def test_what_a_killed_process_left_is_cleared() -> None:
-    with spool.spool() as used:
-        left = Path(f"{used}-left")
-        (left / "source").mkdir(parents=True)
-        with spool.spool():
-            assert used.exists(), "somebody works in it"
-        assert not left.exists()
 
 
 # Who reads an export

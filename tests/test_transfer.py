@@ -16,11 +16,11 @@ import pytest
 from onnx import TensorProto, helper
 from stores import BUCKET, S3, s3_server, web_server
 
-from exporter import cli, files, plan, wire, worker
+from exporter import cli, files, plan, private_folder, wire, worker
 from exporter.batch.execution import execute
 from exporter.records import Job, Outcome
 from exporter.reporting import Reporter
-from exporter.storage import objects, spool
+from exporter.storage import objects
 
 SOURCE = f"s3://{BUCKET}/models/relu.onnx"
 
@@ -45,7 +45,7 @@ def s3(server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     monkeypatch.chdir(tmp_path)
     yield server
-    assert list(folder.glob(f"{spool.PREFIX}*")) == []
+    assert list(folder.glob(f"{private_folder.PREFIX}*")) == []
 
 
 def relu(name: str = "Relu") -> onnx.ModelProto:

@@ -12,6 +12,7 @@ from typing import Any
 
 from exporter import memory, wire
 from exporter.errors import ExportError, ResourceError, TransientError
+from exporter.private_folder import private_folder
 from exporter.readers.companions import fetch_companions
 from exporter.records import Job, Outcome, Stage
 from exporter.sources import detection
@@ -19,7 +20,6 @@ from exporter.sources.fitting import fitted
 from exporter.storage.addresses import is_address
 from exporter.storage.exports import remember
 from exporter.storage.fetching import Progress, fetch
-from exporter.storage.spool import spool
 
 FETCH_STAGE, UPLOAD_STAGE = "fetch", "upload"
 # Progress is told at most this often.
@@ -67,7 +67,7 @@ class Transfer:
     def carry_out(self, run: Run, begin: Callable[[], None]) -> Outcome:
         """The outcome, with the places that the user knows. Raises ExportError, InUseError among them."""
         if not is_address(self.job.output_path):
-            with spool() as place:
+            with private_folder() as place:
                 begin()
                 return self._public(self._run(self._here(place), run), place)
         from exporter.storage.lease import Lease
@@ -75,7 +75,7 @@ class Transfer:
         from exporter.storage.publishing import publish
 
         store = ObjectStore(self.job.output_path)
-        with spool() as place, Lease(store, self.limits.stop) as lease:
+        with private_folder() as place, Lease(store, self.limits.stop) as lease:
             begin()
             job = replace(self._here(place), output_path=str(place / "output" / self.job.name))
             outcome = self._run(job, run)

@@ -38,7 +38,7 @@ BEFORE = (
         metavar="FOLDER",
         default="outputs",
         show_default=True,
-        help="Each model gets a folder of its own inside this one.",
+        help="Each model gets a folder of its own inside this one, or inside of s3://bucket/prefix (also gs://, az://).",
     ),
 )
 AFTER = (

@@ -11,11 +11,11 @@ from typing import Any
 
 from exporter import files
 from exporter.errors import SourceError
+from exporter.private_folder import private_folder
 from exporter.storage.addresses import WEB, check_source, file_name, is_address, joined, local, scheme_of
 from exporter.storage.failures import failures, output_error, source_error
-from exporter.storage.fetching import fetch, save
+from exporter.storage.fetching import fetch, require_room, save
 from exporter.storage.objects import ObjectStore
-from exporter.storage.spool import require_room, spool
 
 Wanted = Callable[[str], bool]
 # Receipts that were just read or written: what is told of a job needs no request of its own.
@@ -68,7 +68,7 @@ def written_to(place: str) -> Iterator[Path]:
     if not is_address(place):
         yield Path(local(place))
         return
-    with spool() as locked:
+    with private_folder() as locked:
         folder = locked / "written"
         folder.mkdir()
         yield folder
@@ -93,7 +93,7 @@ def at_hand(target: str, wanted: Wanted = lambda name: True) -> Iterator[str]:
     if (found := _finished(target)) is None:
         yield target
         return
-    with spool() as place:
+    with private_folder() as place:
         folder = place / file_name(target)
         folder.mkdir()
         _copy(found, folder, wanted)
@@ -107,7 +107,7 @@ def brought(target: str, wanted: Wanted = lambda name: True) -> Iterator[str]:
         if not is_address(place):
             yield place
             return
-        with spool() as folder:
+        with private_folder() as folder:
             yield str(fetch(target, folder))
 
 

@@ -105,7 +105,7 @@ def _explained(error: BaseException, address: str) -> tuple[str, str]:
     if isinstance(error, PermissionError):
         return f"permission denied: {said}", "check what the credentials allow"
     if isinstance(error, FileNotFoundError):
-        is_bucket = "bucket" in said.lower() or "NoSuchBucket" in str(error.__cause__)
+        is_bucket = "bucket does not exist" in said.lower() or "NoSuchBucket" in str(error.__cause__)
         what = said if is_bucket else "nothing is there"
         return what, "check the bucket's name, or make the bucket" if is_bucket else "check the address"
     if kinds & BROKEN:

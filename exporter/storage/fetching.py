@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from exporter import files
-from exporter.errors import SourceError
+from exporter.errors import ExportError, ResourceError, SourceError
+from exporter.memory import format_bytes
 from exporter.storage.addresses import WEB, beside, check_source, file_name, public, scheme_of
 from exporter.storage.failures import failures, source_error
 from exporter.storage.objects import ObjectStore, Stored
-from exporter.storage.spool import require_room
 
 if TYPE_CHECKING:
     from exporter.storage.web import WebFile
 
 # A folder with more files than this is a bucket, or a mistake.
 MOST_FILES = 10_000
+PARALLEL_LOOKS = 16
 
 Progress = Callable[[int, int], None]
 
@@ -51,6 +54,21 @@ def look(address: str) -> Look:
     return Look(nbytes, _version(found), tuple(found))
 
 
+def look_at_all(addresses: Sequence[str]) -> dict[str, Look | ExportError]:
+    """Several at the same time, because each look is mostly waiting."""
+
+    def looked(address: str) -> Look | ExportError:
+        try:
+            return look(address)
+        except ExportError as error:
+            return error
+
+    if not addresses:
+        return {}
+    with ThreadPoolExecutor(PARALLEL_LOOKS, "look") as pool:
+        return dict(zip(addresses, pool.map(looked, addresses), strict=True))
+
+
 def fetch(address: str, folder: Path, progress: Progress = silently) -> Path:
     """The file or folder at `address`, inside of `folder` under its own name. `progress` may raise.
 
@@ -80,6 +98,15 @@ def fetch(address: str, folder: Path, progress: Progress = silently) -> Path:
         why, hint = "it was replaced while it was read", "run it again"
         raise SourceError("has changed", where=public(address), why=why, hint=hint)
     return place
+
+
+def require_room(folder: Path, nbytes: int) -> None:
+    """Raises ResourceError where so much does not fit: better now than after an hour."""
+    free = shutil.disk_usage(folder).free
+    if nbytes > free:
+        why = f"{format_bytes(nbytes)} are to be fetched and {format_bytes(free)} are free"
+        hint = "free some space, or set TMPDIR to a folder with more"
+        raise ResourceError("the disk for temporary files is too full", where=str(folder.parent), why=why, hint=hint)
 
 
 def fetch_beside(address: str, names: Iterable[str], path: Path, progress: Progress = silently) -> None:
