@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter import __version__
 from exporter.errors import ExportError, SourceError
@@ -19,8 +19,10 @@ from exporter.records import WEIGHT_CHOICES, Job, Origin, Outcome
 from exporter.sources import detection, digest
 from exporter.sources.detection.kinds import APPLICATION, REMOTE
 from exporter.sources.fitting import fitted
-from exporter.storage import exports, fetching
 from exporter.storage.addresses import beside, check_output, file_name, is_address, local, place_in, public
+
+if TYPE_CHECKING:
+    from exporter.storage.fetching import Look
 
 # To be increased when an unchanged job would write different files.
 FINGERPRINT_SCHEMA = 6
@@ -28,7 +30,7 @@ LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx")
 # What a job is named and where it goes, what only limits it, and what the source digest says already.
 OUTSIDE_FINGERPRINT = ("source", "weights", "output_path", "fingerprint", "trust_code", "max_memory_bytes", "origin")
 
-Looks = Mapping[str, fetching.Look | ExportError]
+Looks = Mapping[str, "Look | ExportError"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def plan_entries(entries: Sequence[Entry]) -> list[Job | Refusal]:
     Raises UsageError for options that make no sense for any source.
     """
     templates = {options: _template(options) for options in {entry.options for entry in entries}}
-    looks = fetching.look_at_all(list({entry.source: None for entry in entries if is_address(entry.source)}))
+    looks = _looks(list({entry.source: None for entry in entries if is_address(entry.source)}))
     planned: dict[object, Job | Refusal] = {}
     # Those that somebody has chosen are not to be had for others, even for those before them.
     names = {entry.name.casefold() for entry in entries}
@@ -104,6 +106,15 @@ def _name_of(address: str) -> str:
     return detection.safe_name(Path(parent if name == "model.json" and parent != "source" else name))
 
 
+def _looks(addresses: Sequence[str]) -> Looks:
+    """Those of sources elsewhere; what it takes is imported when there are any."""
+    if not addresses:
+        return {}
+    from exporter.storage.fetching import look_at_all
+
+    return look_at_all(addresses)
+
+
 def is_done(job: Job) -> bool:
     """Whether the folder holds the complete result of exactly this job; one that disagrees with its source is not."""
     manifest = _receipt(job)
@@ -126,6 +137,8 @@ def must_read(job: Job) -> bool:
 
 def _receipt(job: Job) -> dict[str, Any] | None:
     """That of a complete result of this job, as far as can be said without reading the source."""
+    from exporter.storage import exports
+
     manifest = exports.read_manifest(job.output_path)
     if manifest is None or manifest.get("fingerprint") != job.fingerprint:
         return None
@@ -145,7 +158,9 @@ def _may_be_verified_now(job: Job, manifest: Mapping[str, Any]) -> bool:
 
 def skipped(job: Job) -> Outcome:
     """The outcome of a job that `is_done`, with what its receipt says about the weights."""
-    manifest = exports.known_manifest(job.output_path) or {}
+    from exporter.storage.exports import known_manifest
+
+    manifest = known_manifest(job.output_path) or {}
     weights = str(manifest.get("weights") or "")
     return Outcome(job.name, "skipped", job.output_path, weights)
 
@@ -174,9 +189,7 @@ def _job(reference: detection.SourceRef, name: str, template: Job, options: Expo
     return dataclasses.replace(job, fingerprint=_fingerprint(job))
 
 
-def _remote_job(
-    address: str, seen: fetching.Look | ExportError, name: str, template: Job, options: ExportOptions
-) -> Job:
+def _remote_job(address: str, seen: Look | ExportError, name: str, template: Job, options: ExportOptions) -> Job:
     """Without a look into the source, which is fetched where and when the job runs. Raises ExportError."""
     if isinstance(seen, ExportError):
         raise seen
