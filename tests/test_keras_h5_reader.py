@@ -17,6 +17,7 @@ from inner_models import INNER
 from keras import layers
 from keras.src.backend.common import global_state
 from models import MODELS
+from reader_models import READ
 from sampling import sampled
 
 from exporter import worker
@@ -78,6 +79,11 @@ def without_settings(graph: ModelGraph) -> ModelGraph:
 @pytest.mark.parametrize("name", sampled(FAST, every=3))
 def test_both_ways_agree(name: str, tmp_path: Path) -> None:
     path = saved((MODELS | INNER)[name](), tmp_path)
+    assert without_settings(by_itself(path)) == without_settings(by_keras(path))
+
+
+def test_both_ways_agree_on_models_that_are_outputs(tmp_path: Path) -> None:
+    path = saved(READ["models_as_outputs"](), tmp_path)
     assert without_settings(by_itself(path)) == without_settings(by_keras(path))
 
 

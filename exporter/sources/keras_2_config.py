@@ -17,13 +17,14 @@ def renumber_nested_calls(config: Any) -> None:
         return
     layers = [layer for layer in inner["layers"] if isinstance(layer, dict)]
     nested = {layer.get("name"): layer for layer in layers if _has_layers(layer)}
+    is_keras_3 = any(isinstance(node, dict) for layer in layers for node in layer.get("inbound_nodes") or ())
     calls = list(_references([layer.get("inbound_nodes") for layer in layers]))
     outputs = list(_references(inner.get("output_layers")))
     for name, layer in nested.items():
         own_calls = [call for call in calls if call[0] == name]
         if layer.get("class_name") == "Sequential":
             own_calls += [call for call in outputs if call[0] == name]
-        if all(call[1] > 0 for call in own_calls):
+        if not is_keras_3 and all(call[1] > 0 for call in own_calls):
             for call in own_calls:
                 call[1] -= 1
         renumber_nested_calls(layer)
@@ -34,7 +35,7 @@ def _has_layers(layer: dict[str, Any]) -> bool:
 
 
 def _references(value: Any) -> Iterator[list[Any]]:
-    """Every `[layer, call, output, …]` in the lists; Keras 3 writes dictionaries instead, which stay as they are."""
+    """Every `[layer, call, output, …]` in the lists; Keras 3 writes dictionaries instead."""
     stack = [value]
     while stack:
         item = stack.pop()
