@@ -210,8 +210,8 @@ def circle(content: dict[str, Any]) -> None:
 
 
 SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-40]), "as JSON"),
-    "deep": (lambda path: path.write_text('{"modelTopology": ' + "[" * 100_000), "as JSON"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-40]), "not JSON"),
+    "deep": (lambda path: path.write_text('{"modelTopology": ' + "[" * 100_000), "not JSON"),
     "shard gone": (lambda path: (path.parent / "group1-shard2of4.bin").unlink(), "is not complete"),
     "shard short": (lambda path: (path.parent / "group1-shard2of4.bin").write_bytes(b"x"), "does not fit"),
     "up": (paths("../secret.bin"), "leads out of its folder"),

@@ -14,8 +14,6 @@ from functools import cached_property
 import tensorflow as tf
 
 from exporter import memory
-from exporter.costs.model_costs import stated_sizes
-from exporter.costs.node_costs import node_costs
 from exporter.errors import SourceError, UnsupportedError
 from exporter.lazy import LazyArray
 from exporter.records import Job, TensorSpec
@@ -26,6 +24,7 @@ from exporter.sources.inlined_graph import inline, make_placeholder
 from exporter.sources.input_shapes import input_specs
 from exporter.sources.lookup_table import MakeTable, declare
 from exporter.sources.scope_rows import KnownLayer
+from exporter.sources.structure_costs import with_node_costs
 from exporter.sources.tracing import TracedModel
 from exporter.structure import OnnxStructure
 
@@ -110,11 +109,7 @@ class OpenedGraph:
         weights = [self.values[self._rows.weight_names[key]] for key in traced.variables]
         graph = dataclasses.replace(self.graph, inputs=specs)
         structure = onnx_structure.build(traced, weights, graph, job.opset, job.dtype)
-        if not with_costs:
-            return structure
-        costs = node_costs(structure.model, *stated_sizes(job, self.graph.inputs))
-        nodes = (dataclasses.replace(node, cost=cost) for node, cost in zip(structure.nodes, costs, strict=True))
-        return dataclasses.replace(structure, nodes=tuple(nodes))
+        return with_node_costs(structure, job, self.graph.inputs) if with_costs else structure
 
     def _traced(self, specs: Sequence[TensorSpec]) -> TracedModel:
         """The graph with the inputs' shapes as asked for; a copy, because converting changes it."""

@@ -12,8 +12,6 @@ from typing import Protocol
 
 import keras
 
-from exporter.costs.model_costs import stated_sizes
-from exporter.costs.node_costs import node_costs
 from exporter.errors import SourceError, UnsupportedError
 from exporter.lazy import LazyArray
 from exporter.records import Job, ModelGraph, TensorSpec
@@ -23,6 +21,7 @@ from exporter.sources.hollow import HollowScope
 from exporter.sources.input_shapes import input_specs
 from exporter.sources.loading import bind_weights_file
 from exporter.sources.random_weights import random_value
+from exporter.sources.structure_costs import with_node_costs
 from exporter.sources.symbolic_inputs import with_inputs
 from exporter.sources.tracing import trace
 from exporter.sources.untrusted import SAVE_HINT
@@ -92,11 +91,7 @@ class OpenedModel:
         traced = trace(self._model, specs, layer_namespaces(self._model))
         weights = [self._values[id(variable)] for variable in traced.variables]
         structure = onnx_structure.build(traced, weights, graph, job.opset, job.dtype)
-        if not with_costs:
-            return structure
-        costs = node_costs(structure.model, *stated_sizes(job, self.graph.inputs))
-        nodes = (dataclasses.replace(node, cost=cost) for node, cost in zip(structure.nodes, costs, strict=True))
-        return dataclasses.replace(structure, nodes=tuple(nodes))
+        return with_node_costs(structure, job, self.graph.inputs) if with_costs else structure
 
 
 def open_model(job: Job, spool_path: str) -> Opened:

@@ -5,12 +5,12 @@ Nothing here imports TensorFlow or Keras.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from exporter.errors import SourceError
+from exporter.sources.json_file import read_json
 from exporter.sources.weight_map import MAP_KEY
 
 SUFFIX = ".safetensors"
@@ -56,12 +56,7 @@ def index_files(path: str) -> list[str]:
 
 
 def _parsed(path: str) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise SourceError("cannot be read", where=path, why=error.strerror or str(error), hint=COPY_HINT) from error
-    except (ValueError, RecursionError) as error:
-        raise SourceError("is corrupt", where=path, why=f"it is not JSON: {error}", hint=COPY_HINT) from error
+    content = read_json(path, COPY_HINT)
     if not is_shard_map(content):
         why = f"the JSON has no {MAP_KEY} of {SUFFIX} files"
         raise SourceError("holds no weights", where=path, why=why, hint="give the index that lies beside the shards")

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.costs.model_costs import stated_sizes
-from exporter.costs.node_costs import node_costs
 from exporter.errors import UsageError
 from exporter.lazy import LazyArray
 from exporter.records import Job, ModelGraph, TensorSpec
 from exporter.sources import onnx_structure
 from exporter.sources.input_shapes import input_specs
+from exporter.sources.structure_costs import with_node_costs
 from exporter.sources.web import graph_conversion, graph_layers
 from exporter.sources.web.graph_layers import GraphLayers
 from exporter.sources.web.model_json import WEIGHTS, WebModel, read_model_json
@@ -52,11 +51,7 @@ class OpenedWebGraph:
         weights = list(graph.weights.values())
         described = dataclasses.replace(self.graph, inputs=specs)
         structure = onnx_structure.build(traced, weights, described, job.opset, job.dtype)
-        if not with_costs:
-            return structure
-        costs = node_costs(structure.model, *stated_sizes(job, self.graph.inputs))
-        nodes = (dataclasses.replace(node, cost=cost) for node, cost in zip(structure.nodes, costs, strict=True))
-        return dataclasses.replace(structure, nodes=tuple(nodes))
+        return with_node_costs(structure, job, self.graph.inputs) if with_costs else structure
 
 
 def open_source(job: Job, spool_path: str) -> OpenedWebGraph:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from exporter.costs.model_costs import stated_sizes
-from exporter.costs.node_costs import node_costs
 from exporter.errors import UsageError
 from exporter.lazy import LazyArray
 from exporter.records import Job, ModelGraph, TensorSpec
@@ -21,6 +19,7 @@ from exporter.sources.lite.lite_model import LiteModel
 from exporter.sources.lite.lite_nodes import FLEX
 from exporter.sources.lite.lite_reading import read_model
 from exporter.sources.lite.lite_values import lazy_values
+from exporter.sources.structure_costs import with_node_costs
 from exporter.structure import OnnxStructure
 
 WEIGHTS = "from the TensorFlow Lite file"
@@ -52,11 +51,7 @@ class OpenedLite:
         """The model in ONNX, without its weights. Raises UnsupportedError and UsageError."""
         graph = dataclasses.replace(self.graph, inputs=self.inputs(job))
         structure = lite_structure.build(self._model, self._layers, graph, self.values, job)
-        if not with_costs:
-            return structure
-        costs = node_costs(structure.model, *stated_sizes(job, self.graph.inputs))
-        nodes = (dataclasses.replace(node, cost=cost) for node, cost in zip(structure.nodes, costs, strict=True))
-        return dataclasses.replace(structure, nodes=tuple(nodes))
+        return with_node_costs(structure, job, self.graph.inputs) if with_costs else structure
 
 
 def open_source(job: Job, spool_path: str) -> OpenedLite:

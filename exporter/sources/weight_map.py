@@ -6,12 +6,12 @@ several. Nothing here imports TensorFlow or Keras.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from exporter.errors import SourceError
+from exporter.sources.json_file import read_json
 
 SUFFIX, MAP_KEY = ".json", "weight_map"
 COPY_HINT = "copy the .weights.json again, with all the .weights.h5 files that Keras wrote beside it"
@@ -58,12 +58,7 @@ def read_weight_map(path: str) -> dict[str, tuple[str, ...]]:
 
 
 def _parsed(path: str) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise SourceError("cannot be read", where=path, why=error.strerror or str(error), hint=COPY_HINT) from error
-    except (ValueError, RecursionError) as error:
-        raise SourceError("is corrupt", where=path, why=f"it is not JSON: {error}", hint=COPY_HINT) from error
+    content = read_json(path, COPY_HINT)
     shards = content.get(MAP_KEY) if isinstance(content, dict) else None
     if not isinstance(shards, dict):
         hint = "give the .weights.json that Keras wrote for max_shard_size, or a .weights.h5 file"

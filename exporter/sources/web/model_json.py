@@ -7,7 +7,6 @@ it the weights follow each other without gaps. Written by tfjs-converter and by 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import SourceError
+from exporter.sources.json_file import read_json
 
 WEIGHTS = "from the TensorFlow.js weights"
 COPY_HINT = "copy model.json again, with all the files that its weightsManifest names"
@@ -88,12 +88,7 @@ def read_model_json(path: str) -> WebModel:
 
 def parsed(path: str) -> dict[str, Any]:
     """The JSON. Raises SourceError."""
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise SourceError("cannot be read", where=path, why=error.strerror or str(error), hint=COPY_HINT) from error
-    except (ValueError, RecursionError) as error:
-        raise SourceError("is truncated or corrupt", where=path, why=f"as JSON: {error}", hint=COPY_HINT) from error
+    content = read_json(path, COPY_HINT)
     if not isinstance(content, dict) or not isinstance(content.get(TOPOLOGY), dict):
         raise SourceError("is not a TensorFlow.js model", where=path, why=f"it has no {TOPOLOGY}", hint=COPY_HINT)
     return content
