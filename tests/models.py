@@ -270,6 +270,8 @@ for name, shape, make in (
     ("rnn_stacked_cells", (7, 6), lambda: layers.RNN([layers.LSTMCell(5), layers.GRUCell(4)])),
     ("time_distributed", (7, 8, 8, 2), lambda: layers.TimeDistributed(layers.Conv2D(3, 3))),
     ("time_distributed_dense", (7, 6), lambda: layers.TimeDistributed(layers.Dense(5))),
+    # In a graph, Keras 3.15 itself takes as many steps as there are samples.
+    ("time_distributed_any_length", (None, 6), lambda: layers.TimeDistributed(layers.Dense(5, activation="relu"))),
     ("conv_lstm", (4, 6, 6, 2), lambda: layers.ConvLSTM2D(3, 3, padding="same")),
     ("conv_lstm_1d", (4, 6, 2), lambda: layers.ConvLSTM1D(3, 3, return_sequences=True)),
 ):
@@ -581,6 +583,7 @@ def beyond(name: str, shape: tuple[int | None, ...], make: Callable[[], Any], dt
 
 
 beyond("mel", (256,), lambda: layers.MelSpectrogram(fft_length=64, num_mel_bins=8, name="fourier"))
+beyond("strings", (3,), lambda: layers.StringLookup(vocabulary=["a"], num_oov_indices=2, name="words"), "string")
 beyond("hashing", (3,), lambda: layers.Hashing(7, name="hash"), "int32")
 beyond("buckets", (3,), lambda: layers.Discretization([0.0, 1.0], name="buckets"))
 beyond("text", (), lambda: layers.TextVectorization(vocabulary=["a", "b"], name="text"), "string")

@@ -18,7 +18,7 @@ from tf2onnx.onnx_opset import controlflow, math, nn
 # These register their handlers.
 from exporter.sources import tf2onnx_convolutions as tf2onnx_convolutions
 from exporter.sources import tf2onnx_einsum as tf2onnx_einsum
-from exporter.sources.tf2onnx_tables import rewrite_equal_text
+from exporter.sources.tf2onnx_tables import rewrite_equal_text, rewrite_one_bucket
 
 
 @handler.tf_op("Erfc")
@@ -143,4 +143,4 @@ def rewrite_sign_bit(graph: Graph, ops: list[Node]) -> list[Node]:
     return graph.get_nodes()
 
 
-REWRITERS: list[Callable[[Graph, list[Node]], list[Node]]] = [rewrite_sign_bit, rewrite_equal_text]
+REWRITERS: list[Callable[[Graph, list[Node]], list[Node]]] = [rewrite_sign_bit, rewrite_equal_text, rewrite_one_bucket]

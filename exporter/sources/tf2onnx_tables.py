@@ -130,15 +130,11 @@ class LookupTableSize:
         graph.make_const(node.output[0], np.array(size, np.int64))
 
 
-@handler.tf_op("StringToHashBucketFast")
-class StringToHashBucketFast:
-    """Of one bucket, as for the one index of unknown words: zeros. For more ONNX has no such hash."""
-
-    @classmethod
-    def version_9(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
-        buckets = node.get_attr_value("num_buckets")
-        if buckets != 1:
-            raise ValueError(f"it hashes texts into {buckets} buckets, and ONNX has no such hash")
+def rewrite_one_bucket(graph: Graph, ops: list[Node]) -> list[Node]:
+    """A hash of text into one bucket, as for the one index of unknown words, is zeros; ONNX has no such hash."""
+    for node in ops:
+        if node.type != "StringToHashBucketFast" or node.get_attr_value("num_buckets") != 1:
+            continue
         name, shapes, text, outputs = node.name, node.output_shapes, node.input[0], node.output
         graph.remove_node(name)
         sizes = graph.make_node("Shape", [text], name=utils.make_name(name), dtypes=[TensorProto.INT64])
@@ -152,6 +148,7 @@ class StringToHashBucketFast:
             shapes=shapes,
             dtypes=[TensorProto.INT64],
         )
+    return graph.get_nodes()
 
 
 def rewrite_equal_text(graph: Graph, ops: list[Node]) -> list[Node]:
