@@ -32,6 +32,7 @@ def server() -> Iterator[S3]:
         patch.setattr(objects, "CONNECTION_ATTEMPTS", 1)
         patch.setattr(objects, "PART_BYTES", 5 * MIB)
         patch.setattr(publishing, "SMALL_BYTES", MIB)
+        patch.setattr(publishing, "STALL_SECONDS", 5.0)
         objects._filesystem.cache_clear()
         yield s3
         objects._filesystem.cache_clear()
@@ -185,6 +186,25 @@ def test_an_upload_that_breaks_leaves_the_old_export(fault: str, s3: S3, tmp_pat
     assert (caught.value.where, caught.value.status) == ("s3://zoo/runs/net", 7)
     assert there(s3) == here(old)
     assert s3.unfinished_uploads() == 0
+
+
+def test_a_store_that_takes_nothing_more(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the time-out nor Ctrl-C waits for it."""
+    given_up = threading.Event()
+    monkeypatch.setattr(ObjectStore, "write", lambda self, name, content: given_up.wait())
+    monkeypatch.setattr(publishing, "STALL_SECONDS", 0.5)
+    folder = export(tmp_path / "new", model_onnx=b"graph")
+    with pytest.raises(OutputError, match="took nothing"):
+        publish(folder, s3)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    store = ObjectStore(f"{s3.address}/net")
+    with pytest.raises(KeyboardInterrupt), Lease(store) as held:
+        publishing.publish(folder, store, held, stop)
+    given_up.set()
+    assert there(s3) == {}
 
 
 def test_a_break_while_files_appear_leaves_nothing_that_looks_finished(s3: S3, tmp_path: Path) -> None:
