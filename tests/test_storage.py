@@ -271,14 +271,36 @@ def test_a_place_that_takes_nothing(address: str, why: str, hint: str, s3: S3, t
 
 
 def test_a_second_export_is_kept_out(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.05)
-    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.2)
+    """At once, so that a batch goes on with other models."""
+    monkeypatch.setattr(lease, "LOOK_SECONDS", 60.0)
     store = ObjectStore(f"{s3.address}/net")
     with Lease(store):
         with pytest.raises(InUseError, match="another export"), Lease(store):
             pass
         assert there(s3).keys() == {LEASE}
     assert there(s3) == {}
+    with Lease(store):
+        pass
+
+
+def test_one_on_another_machine_is_seen_to_be_alive(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "_is_neighbour", lambda held: False)
+    monkeypatch.setattr(lease, "_is_dead", lambda held: False)
+    store = ObjectStore(f"{s3.address}/net")
+    with Lease(store), pytest.raises(InUseError, match="another export"), Lease(store):
+        pass
+
+
+def test_a_lease_that_could_not_be_given_back_expires(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although its process goes on, as a batch does after the network was gone for a while."""
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.2)
+    s3.put(f"runs/net/{LEASE}", json.dumps({"owner": "an earlier job", **lease._this_process()}).encode())
+    store = ObjectStore(f"{s3.address}/net")
+    with pytest.raises(InUseError), Lease(store):
+        pass
+    time.sleep(0.3)
     with Lease(store):
         pass
 
