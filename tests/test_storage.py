@@ -32,6 +32,7 @@ def server() -> Iterator[S3]:
         patch.setattr(objects, "CONNECTION_ATTEMPTS", 1)
         patch.setattr(objects, "PART_BYTES", 5 * MIB)
         patch.setattr(publishing, "SMALL_BYTES", MIB)
+        patch.setattr(publishing, "STALL_SECONDS", 5.0)
         objects._filesystem.cache_clear()
         yield s3
         objects._filesystem.cache_clear()
@@ -187,6 +188,25 @@ def test_an_upload_that_breaks_leaves_the_old_export(fault: str, s3: S3, tmp_pat
     assert s3.unfinished_uploads() == 0
 
 
+def test_a_store_that_takes_nothing_more(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the time-out nor Ctrl-C waits for it."""
+    given_up = threading.Event()
+    monkeypatch.setattr(ObjectStore, "write", lambda self, name, content: given_up.wait())
+    monkeypatch.setattr(publishing, "STALL_SECONDS", 0.5)
+    folder = export(tmp_path / "new", model_onnx=b"graph")
+    with pytest.raises(OutputError, match="took nothing"):
+        publish(folder, s3)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    store = ObjectStore(f"{s3.address}/net")
+    with pytest.raises(KeyboardInterrupt), Lease(store) as held:
+        publishing.publish(folder, store, held, stop)
+    given_up.set()
+    assert there(s3) == {}
+
+
 def test_a_break_while_files_appear_leaves_nothing_that_looks_finished(s3: S3, tmp_path: Path) -> None:
     publish(export(tmp_path / "old", model_onnx=b"old graph", model_dot=b"old picture"), s3)
     s3.fault = lambda asked: "500 Internal Server Error" if asked.what == "PUT layers.parquet" else None
@@ -251,14 +271,36 @@ def test_a_place_that_takes_nothing(address: str, why: str, hint: str, s3: S3, t
 
 
 def test_a_second_export_is_kept_out(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.05)
-    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.2)
+    """At once, so that a batch goes on with other models."""
+    monkeypatch.setattr(lease, "LOOK_SECONDS", 60.0)
     store = ObjectStore(f"{s3.address}/net")
     with Lease(store):
         with pytest.raises(InUseError, match="another export"), Lease(store):
             pass
         assert there(s3).keys() == {LEASE}
     assert there(s3) == {}
+    with Lease(store):
+        pass
+
+
+def test_one_on_another_machine_is_seen_to_be_alive(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "_is_neighbour", lambda held: False)
+    monkeypatch.setattr(lease, "_is_dead", lambda held: False)
+    store = ObjectStore(f"{s3.address}/net")
+    with Lease(store), pytest.raises(InUseError, match="another export"), Lease(store):
+        pass
+
+
+def test_a_lease_that_could_not_be_given_back_expires(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although its process goes on, as a batch does after the network was gone for a while."""
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.2)
+    s3.put(f"runs/net/{LEASE}", json.dumps({"owner": "an earlier job", **lease._this_process()}).encode())
+    store = ObjectStore(f"{s3.address}/net")
+    with pytest.raises(InUseError), Lease(store):
+        pass
+    time.sleep(0.3)
     with Lease(store):
         pass
 

@@ -20,7 +20,7 @@ from exporter import cli, files, plan, private_folder, wire, worker
 from exporter.batch.execution import execute
 from exporter.records import Job, Outcome
 from exporter.reporting import Reporter
-from exporter.storage import objects
+from exporter.storage import fetching, objects
 
 SOURCE = f"s3://{BUCKET}/models/relu.onnx"
 
@@ -213,6 +213,17 @@ def test_a_safetensors_index_brings_its_shards(s3: S3) -> None:
     assert pq.read_table(folder / "tensors.parquet").num_rows == 1
     s3.client.delete_object(Bucket=BUCKET, Key="models/one.safetensors")
     assert export(f"s3://{BUCKET}/models/all.safetensors.index.json", "--to", "parquet", "--force") == 4
+
+
+def test_a_checkpoint_brings_its_data(s3: S3) -> None:
+    """Its index does not name them: they are found beside it, and nothing else is fetched."""
+    for name in ("net.index", "net.data-00000-of-00001", "net2.data-00000-of-00001", "net.d/deep"):
+        s3.put(f"models/{name}", b"x")
+    assert fetching.names_like(f"s3://{BUCKET}/models/net.index", "net.") == [
+        "net.d",
+        "net.data-00000-of-00001",
+        "net.index",
+    ]
 
 
 def test_a_job_that_is_stopped_while_it_is_fetched(s3: S3) -> None:

@@ -43,7 +43,9 @@ def _data_files(path: Path, address: str) -> Iterable[str]:
 
 
 def _of_checkpoint(path: Path, address: str) -> Iterable[str]:
-    return names_like(address, f"{Path(tensorflow_files.checkpoint_prefix(path.name)).name}.")
+    prefix = tensorflow_files.checkpoint_prefix(path.name)
+    found = names_like(address, f"{prefix}.")
+    return [name for name in found if name == f"{prefix}.index" or tensorflow_files.DATA_FILE.search(name)]
 
 
 NAMES: dict[str, Callable[[Path, str], Iterable[str]]] = {

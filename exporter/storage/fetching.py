@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -65,6 +64,8 @@ def look_at_all(addresses: Sequence[str]) -> dict[str, Look | ExportError]:
 
     if not addresses:
         return {}
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(PARALLEL_LOOKS, "look") as pool:
         return dict(zip(addresses, pool.map(looked, addresses), strict=True))
 
@@ -125,10 +126,10 @@ def names_like(address: str, stem: str) -> list[str]:
     if scheme_of(address) in WEB:
         return []
     try:
-        found = ObjectStore(beside(address, "")).listing()
+        found = ObjectStore(beside(address, "")).names()
     except failures() as error:
         raise source_error(error, address) from error
-    return [name for name in found if name.startswith(stem) and "/" not in name]
+    return [name for name in found if name.startswith(stem)]
 
 
 def save(

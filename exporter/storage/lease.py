@@ -33,6 +33,8 @@ LOOK_SECONDS = 1.0
 # The owner of a lease that is only there for what it remembers.
 NOBODY = ""
 # Process ids mean something inside of one of these (Linux).
+# What leases of living processes of this machine held when, for a batch that looks again and again.
+_watched: dict[str, tuple[bytes, float]] = {}
 SYSTEM = ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid")
 
 
@@ -92,7 +94,11 @@ class Lease:
         before = self._store.read(LEASE)
         if before is None:
             return
-        if not _is_dead(_parsed(before)):
+        held = _parsed(before)
+        if _is_neighbour(held):
+            if not _is_stale(self._store.address, before):
+                raise self._in_use()
+        elif not _is_dead(held):
             deadline = time.monotonic() + EXPIRY_SECONDS
             while time.monotonic() < deadline:
                 if self._stop.wait(LOOK_SECONDS) or self._store.read(LEASE) != before:
@@ -134,7 +140,34 @@ def _this_process() -> dict[str, Any]:
     words = [str(uuid.getnode()), str(os.getuid())]
     with suppress(OSError):
         words += [Path(SYSTEM[0]).read_text("utf-8"), os.readlink(SYSTEM[1])]
-    return {"machine": hashlib.sha256(" ".join(words).encode()).hexdigest()[:16], "process": os.getpid()}
+    machine = hashlib.sha256(" ".join(words).encode()).hexdigest()[:16]
+    return {"machine": machine, "process": os.getpid(), "started": _started(os.getpid())}
+
+
+def _started(process: int) -> str | None:
+    """When a process was started, in ticks since the machine was, which no clock changes (proc(5), field 22 of stat).
+
+    None where it is not running, or where the system does not tell.
+    """
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{process}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+    return None
+
+
+def _is_neighbour(held: dict[str, Any]) -> bool:
+    """Whether its holder is a process of this machine that is alive."""
+    process, started = held.get("process"), held.get("started")
+    same = held.get("machine") == _this_process()["machine"] and held.get("owner") != NOBODY
+    return same and isinstance(process, int) and started is not None and _started(process) == started
+
+
+def _is_stale(address: str, content: bytes) -> bool:
+    """Whether this process has seen the same content for too long: its holder could not give it back, and goes on."""
+    before, since = _watched.get(address, (b"", 0.0))
+    if before != content:
+        _watched[address] = content, time.monotonic()
+        return False
+    return time.monotonic() - since > EXPIRY_SECONDS
 
 
 def _is_dead(held: dict[str, Any]) -> bool:
@@ -142,8 +175,6 @@ def _is_dead(held: dict[str, Any]) -> bool:
     process = held.get("process")
     if held.get("owner") == NOBODY:
         return True
-    return (
-        isinstance(process, int)
-        and held.get("machine") == _this_process()["machine"]
-        and not psutil.pid_exists(process)
-    )
+    if held.get("machine") != _this_process()["machine"] or not isinstance(process, int):
+        return False
+    return not psutil.pid_exists(process) or _started(process) != held.get("started")

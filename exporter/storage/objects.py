@@ -8,10 +8,8 @@ from __future__ import annotations
 import errno
 import functools
 import importlib
-import logging
 import math
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +66,11 @@ class ObjectStore:
         named = ((str(path)[len(self._root) + 1 :], entry) for path, entry in found.items())
         return {name: _stored(name, entry) for name, entry in named if name and not name.endswith("/")}
 
+    def names(self) -> list[str]:
+        """Of files and folders that are directly inside."""
+        paths = (str(path).rstrip("/") for path in self._fs.ls(self._root, detail=False, refresh=True))
+        return [path.rpartition("/")[2] for path in paths]
+
     def read(self, name: str) -> bytes | None:
         """The content of a small file, None where there is none; one request."""
         try:
@@ -115,6 +118,8 @@ class ObjectStore:
 
     def content(self, stored: Stored) -> Iterator[bytes]:
         """The bytes of a file in order; the next parts are on their way while one is taken."""
+        from concurrent.futures import Future, ThreadPoolExecutor
+
         path, step = self._path(stored.name), PART_BYTES
         starts = iter(range(0, stored.nbytes, step))
         with ThreadPoolExecutor(PARALLEL, "download") as pool:
@@ -206,6 +211,8 @@ def _filesystem(scheme: str) -> Any:
 
 def _quieten() -> None:
     """What goes wrong is raised, too; their logs would come with tracebacks. Who has set a level keeps it."""
+    import logging
+
     for name in TALKATIVE:
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:

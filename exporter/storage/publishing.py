@@ -9,7 +9,11 @@ result as it was. (Azure's client shows a file when its last byte is there, so t
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,9 @@ from exporter.storage.objects import Draft, ObjectStore
 # Up to here a file goes in one request, when it is due; larger ones go in parts.
 SMALL_BYTES = 8 * 2**20
 PIECE_BYTES = 2**20
+# A part takes that long on a connection of 30 kB/s.
+STALL_SECONDS = 600.0
+LOOK_SECONDS = 0.25
 
 Progress = Callable[[int, int], None]
 
@@ -92,15 +99,37 @@ class Publication:
     def _send(self, record: dict[str, Any]) -> None:
         draft = self.drafts[record["name"]] = self.store.draft(record["name"], record["nbytes"])
         for piece in self._pieces(record):
-            draft.write(piece)
-        draft.close()
+            self._patiently(partial(draft.write, piece))
+        self._patiently(draft.close)
 
     def _appear(self, record: dict[str, Any]) -> None:
         if draft := self.drafts.get(record["name"]):
             draft.commit()
             del self.drafts[record["name"]]
         else:
-            self.store.write(record["name"], b"".join(self._pieces(record)))
+            self._patiently(partial(self.store.write, record["name"], b"".join(self._pieces(record))))
+
+    def _patiently(self, send: Callable[[], None]) -> None:
+        """Do it in another thread: clients wait for ever for a server that takes nothing more.
+
+        Raises what `send` and the progress raise, and TimeoutError.
+        """
+        sent: Future[None] = Future()
+
+        def carry_out() -> None:
+            try:
+                send()
+                sent.set_result(None)
+            except Exception as error:  # noqa: BLE001 (handed to the thread that waits for it)
+                sent.set_exception(error)
+
+        threading.Thread(target=carry_out, name="upload", daemon=True).start()
+        until = time.monotonic() + STALL_SECONDS
+        while not wait([sent], LOOK_SECONDS).done:
+            if time.monotonic() > until:
+                raise TimeoutError(f"the store took nothing for {STALL_SECONDS:g} s")
+            self.progress(self.sent, self.total)
+        sent.result()
 
     def _pieces(self, record: dict[str, Any]) -> Iterator[bytes]:
         """The bytes of a file, which have to be those that the receipt is about. Raises OutputError."""
