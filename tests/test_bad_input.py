@@ -377,7 +377,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("case", sampled(CASES, every=8))
+@pytest.mark.slow
+@pytest.mark.parametrize("case", sampled(CASES, every=14))
 def test_one_message_and_nothing_lost(case: str, good: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name, spoil, flags, status, fragments = CASES[case]
     if spoil:
@@ -424,6 +425,7 @@ def test_what_cannot_be_converted_can_still_be_described(good: Path, place: Path
     assert (place / "outputs" / "words" / "layers.parquet").exists()
 
 
+@pytest.mark.slow
 def test_foreign_losses_do_no_harm(place: Path) -> None:
     """A model is trained with things that an export never loads."""
     change = config(
@@ -466,6 +468,7 @@ def big(place: Path) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_be_that_large(big: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = snapshot(big)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

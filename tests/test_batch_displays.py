@@ -279,6 +279,7 @@ def run_json(
     return status, records(capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_all_that_is_on_stderr_is_json_with_the_documented_fields(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

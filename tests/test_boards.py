@@ -237,6 +237,7 @@ def test_the_op_graph_has_the_nodes_and_edges_of_the_onnx_file(name: str, export
     assert sum(len(node.input) for node in found.node) == real.total()
 
 
+@pytest.mark.slow
 def test_shapes_and_facts_are_attributes_and_weights_are_left_out(export: Callable[..., Path]) -> None:
     found = op_graph(events(export("residual") / event_file.FILE))
     conv = next(node for node in found.node if node.op == "Conv")
@@ -256,6 +257,7 @@ def test_without_onnx_the_op_graph_is_that_of_layers(export: Callable[..., Path]
     assert {tag: array[:, 2].sum() for tag, array in values(found, "histograms").items()} == sizes
 
 
+@pytest.mark.slow
 def test_of_an_onnx_file(export: Callable[..., Path], tmp_path: Path) -> None:
     source = export("residual") / "model.onnx"
     outcome = export_here(source, tmp_path, formats=("tensorboard", "model-explorer"))
@@ -414,7 +416,8 @@ def test_nodes_say_what_they_are(export: Callable[..., Path]) -> None:
     assert {entry.key: entry.value for entry in node.attrs}["layer class"] == "Conv2D"
 
 
-@pytest.mark.parametrize("name", sampled(SAMPLES, every=3))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sampled(SAMPLES, every=6))
 def test_node_data_adds_up(name: str, export: Callable[..., Path]) -> None:
     folder = export(name)
     model = keras.saving.load_model(folder.parent / "model.keras", compile=False)

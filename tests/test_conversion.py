@@ -158,6 +158,7 @@ def test_recurrent_layers_become_the_ops_of_onnx() -> None:
     assert set(weights) == {"lstm/lstm_cell/kernel", "lstm/lstm_cell/recurrent_kernel", "lstm/lstm_cell/bias"}
 
 
+@pytest.mark.slow
 def test_a_weight_inside_of_a_loop_stays_outside_of_it_and_unread() -> None:
     for name in ("loop", "branch"):
         converted = checked(name)
@@ -222,6 +223,7 @@ def test_a_fixed_shape(name: str) -> None:
     assert all(None not in (shape or ()) for node in converted.structure.nodes for shape in node.output_shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(BEYOND, every=4))
 def test_what_cannot_be_converted_is_said(name: str) -> None:
     keras.utils.clear_session(free_memory=False)

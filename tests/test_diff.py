@@ -305,6 +305,7 @@ def test_odd_values(
     assert (found.status, found.max_abs, found.count) == (status, max_abs, count)
 
 
+@pytest.mark.slow
 def test_a_long_chain_is_aligned() -> None:
     """Every thousandth of equal, numbered layers is new; the rest is found in order."""
 

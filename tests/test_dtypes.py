@@ -158,6 +158,7 @@ def test_conversion_to_another_dtype(build: Callable[[], keras.Model], dtype: st
     assert floats <= {TensorProto.FLOAT, TensorProto.FLOAT16 if dtype == policy == "float16" else TensorProto.FLOAT}
 
 
+@pytest.mark.slow
 def test_a_quantised_attention_keeps_int8() -> None:
     def build() -> keras.Model:
         policies = keras.dtype_policies.DTypePolicyMap(default_policy="float32")

@@ -36,6 +36,7 @@ def test_what_will_be_read(line: str, expected: bool) -> None:
     assert will_read(shlex.split(line)) is expected
 
 
+@pytest.mark.slow
 def test_it_leaves_no_process_behind(tmp_path: Path) -> None:
     archive = tmp_path / "m.keras"
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save(archive)

@@ -253,6 +253,7 @@ def test_what_it_does_not_load_is_initial(place: Path, tmp_path: Path) -> None:
     assert fresh["weights"] == "random (seed 3)"
 
 
+@pytest.mark.slow
 def test_random_weights_load_nothing(place: Path, tmp_path: Path) -> None:
     folder = made(place, tmp_path, "assigning", weights="random")
     assert manifest(folder)["weights"] == "random (seed 0)"

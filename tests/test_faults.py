@@ -66,6 +66,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READ_ALONE)
 def test_no_file_may_grow(name: str, model: Path, tmp_path: Path) -> None:
     """`ulimit -f`: the first write fails in every format, and the result from before stays as it was."""
@@ -127,6 +128,7 @@ def test_the_disk_is_full(name: str, full_disk: dict[str, list[dict[str, str]]])
 # The source -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_source_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
     """Its header was sound, its weights are gone when they are asked for."""
     path = tmp_path / "m.safetensors"
@@ -145,6 +147,7 @@ def test_a_source_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "m").exists()
 
 
+@pytest.mark.slow
 def test_a_source_on_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's own error for a block that cannot be read, from the second read of weights on."""
     path = tmp_path / "m.safetensors"
@@ -170,6 +173,7 @@ def test_a_source_on_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.Monke
 # The clock --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_clock_that_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     """What is done stays done whatever the times of files say, and nothing takes less than no time."""
     seconds = iter(range(2 * 10**9, 0, -3600))

@@ -51,6 +51,7 @@ def digests(folder: str) -> dict[str, str]:
     return {path.name: files.sha256(path) for path in Path(folder).iterdir() if path.name != files.MANIFEST}
 
 
+@pytest.mark.slow
 def test_a_copy_does_what_a_new_process_does(server: ForkServer, archive: Path, tmp_path: Path) -> None:
     jobs = [reading_job(archive, tmp_path, name) for name in ("forked", "again", "new")]
     forked, again, new = (
@@ -113,6 +114,7 @@ def test_a_server_that_dies_is_replaced(archive: Path, tmp_path: Path) -> None:
         server.close()
 
 
+@pytest.mark.slow
 def test_a_server_ends_with_who_uses_it(archive: Path, tmp_path: Path) -> None:
     """Killed, so that nobody could clear up."""
     code = """

@@ -260,6 +260,7 @@ def test_other_tensordots(axes: Any) -> None:
     checked(of(lambda x: ops.tensordot(x, ops.ones(sizes) * 0.5, axes=axes)))
 
 
+@pytest.mark.slow
 def test_norms_go_into_dense_layers() -> None:
     def call(x: Any) -> Any:
         return layers.BatchNormalization()(layers.BatchNormalization()(layers.Dense(5)(x)))

@@ -86,7 +86,7 @@ def nested() -> Any:
     return keras.Model(x, {"flat": layers.Flatten(name="flat")(y), "sum": layers.Add(name="sum")([y, y])})
 
 
-@pytest.mark.parametrize("name", sampled(FAST, every=4))
+@pytest.mark.parametrize("name", sampled(FAST, every=10))
 def test_both_ways_agree(name: str, tmp_path: Path) -> None:
     path = saved((MODELS | INNER)[name](), tmp_path)
     assert by_itself(path) == by_keras(path)
@@ -100,6 +100,7 @@ def assert_both_ways_agree(name: str, folder: Path) -> None:
     assert found == theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAST_READ)
 def test_weights_of_other_kinds_text_and_operations(name: str, tmp_path: Path) -> None:
     assert_both_ways_agree(name, tmp_path)
@@ -161,6 +162,7 @@ def test_both_ways_agree_on_applications(name: str, tmp_path: Path) -> None:
     assert by_itself(path) == by_keras(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     sampled(

@@ -138,6 +138,7 @@ def test_the_graph_is_a_flowchart_with_the_skip_connection(card: str) -> None:
     assert adds
 
 
+@pytest.mark.slow
 def test_two_exports_give_the_same_page(model: Any, card: str, tmp_path: Path) -> None:
     model.save(tmp_path / "net.keras")
     outcome = export_here(tmp_path / "net.keras", tmp_path, formats=("markdown",))

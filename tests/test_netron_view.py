@@ -80,6 +80,7 @@ def test_it_is_the_same_beside_the_model_and_holds_its_nodes(source: Path, tmp_p
                     assert facts_of(box)["MACs"].replace(",", "") == str(nodes.loc[name, "macs"])
 
 
+@pytest.mark.slow
 def test_what_has_no_onnx_form_is_shown_by_its_layers(tmp_path: Path) -> None:
     keras.utils.clear_session()
     words = keras.Input((), dtype="string", name="words")

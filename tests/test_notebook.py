@@ -63,6 +63,7 @@ COMPARED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPARED)
 def test_a_live_model_describes_itself_as_its_file_does(name: str, tmp_path: Path) -> None:
     """Layers, edges, weights and costs, against the archive that Keras saves."""
@@ -112,6 +113,7 @@ def test_names_in_a_page_are_no_markup(tmp_path: Path) -> None:
     assert "a<script>b" in str(found)
 
 
+@pytest.mark.slow
 def test_weights_are_there_for_statistics(model: Any, tmp_path: Path) -> None:
     found = export(model, tmp_path, to=["parquet"], stats=True)
     frame = found.tensors.to_pandas().set_index("tensor")
@@ -135,6 +137,7 @@ def test_onnx_of_a_live_model(model: Any, tmp_path: Path) -> None:
     assert export(model, tmp_path, name="net").status == "done"
 
 
+@pytest.mark.slow
 def test_a_source_works_too(model: Any, tmp_path: Path) -> None:
     model.save(tmp_path / "net.keras")
     found = export(tmp_path / "net.keras", tmp_path, to="parquet")
@@ -183,6 +186,7 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Any:
     return keras.Sequential([keras.Input((3,)), OnlyHere(name="mine"), layers.Dense(2, name="out")], name="net")
 
 
+@pytest.mark.slow
 def test_classes_of_a_cell_are_described(cell: Any, tmp_path: Path) -> None:
     found = export(cell, tmp_path, to="parquet,svg")
     assert list(found.layers.to_pandas()["class"]) == ["InputLayer", "OnlyHere", "Dense"]
@@ -196,6 +200,7 @@ def test_classes_of_a_cell_are_not_converted(cell: Any, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_model_that_keras_cannot_serialise_is_described(tmp_path: Path) -> None:
     net = Unserialisable(layers.Dense(2, name="out"))
     net(np.zeros((1, 3), "float32"))
@@ -286,6 +291,7 @@ def test_a_description_that_is_damaged(model: Any, tmp_path: Path) -> None:
             export(tmp_path / f"bad{number}", tmp_path / "out", to="parquet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["folded", "sorted", "stats"])
 def test_inspections(model: Any, described: Exported, style: str) -> None:
     options: dict[str, Any] = {"folded": {}, "sorted": {"sort": "params", "top": 1}, "stats": {"stats": True}}[style]

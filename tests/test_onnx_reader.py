@@ -127,6 +127,7 @@ def stored(kind: str, array: np.ndarray, folder: Path) -> Any:
     return proto
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["raw", "typed", "external"])
 @pytest.mark.parametrize("dtype", sampled([np.float32, np.float64, np.int64, np.uint8, np.float16], every=5))
 def test_statistics_are_those_of_the_numbers(kind: str, dtype: type, tmp_path: Path) -> None:
@@ -153,6 +154,7 @@ def test_packed_and_unusual_types(data_type: int, tmp_path: Path) -> None:
     assert (row["min"], row["max"]) == (0, 4)
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_there_are_named_and_not_needed(net: Path, tmp_path: Path) -> None:
     model = scoped()
     model.graph.initializer[0].CopyFrom(stored("external", np.zeros((4, 4), np.float32), tmp_path))
@@ -208,6 +210,7 @@ def test_random_damage_is_never_a_defect(net: Path, tmp_path: Path) -> None:
         assert outcome.error is None or outcome.error["type"] != "InternalError", outcome.error
 
 
+@pytest.mark.slow
 def test_it_is_found_by_its_content(net: Path, tmp_path: Path) -> None:
     other = net.rename(tmp_path / "weights.bin")
     assert detect(str(other)).kind == ONNX_FILE

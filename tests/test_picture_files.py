@@ -91,6 +91,7 @@ def test_the_same_picture_gives_the_same_bytes(kind: str, folder: Path, tmp_path
     assert (tmp_path / f"model.{kind}").read_bytes() == (folder / f"model.{kind}").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["png", "pdf"])
 def test_strange_names_do_no_harm(kind: str, tmp_path: Path) -> None:
     assert rendered.write_rendered(kind, material(hostile(), kind), tmp_path) == ()
@@ -175,6 +176,7 @@ def boxes_of_text(graph: ModelGraph, folder: Path) -> Iterator[str]:
     yield from pypdf.PdfReader(folder / "model.pdf").pages[0].extract_text().splitlines()
 
 
+@pytest.mark.slow
 def test_signs_that_the_font_lacks_do_not_stop_the_pdf(tmp_path: Path) -> None:
     build = Builder()
     build.add("Dense", [build.add("InputLayer", name="層")], "plain")

@@ -154,6 +154,7 @@ def test_whatever_its_size_a_model_fits_a_page(blocks: int) -> None:
     assert scale(*size_of(document)) >= svg_picture.READABLE_SCALE
 
 
+@pytest.mark.slow
 @each_graph
 def test_pictures_flow_to_the_right(graph: ModelGraph) -> None:
     down, right = (picture(graph, direction=direction) for direction in ("down", "right"))

@@ -34,6 +34,7 @@ def run(*names: str) -> int:
     return cli.main(["batch", *(f"{name}.onnx" for name in names), "--to", "parquet", "--jobs", "1"], Accidents())
 
 
+@pytest.mark.slow
 def test_copies_are_begun_of_many_exports_only(started: list[tuple[str, int]]) -> None:
     assert run("a", "b") == 0
     assert started == []
@@ -43,6 +44,7 @@ def test_copies_are_begun_of_many_exports_only(started: list[tuple[str, int]]) -
     assert {count for _, count in started} == {3}
 
 
+@pytest.mark.slow
 def test_a_copy_that_is_up_to_date_is_not_made_again(
     started: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

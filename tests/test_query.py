@@ -208,6 +208,7 @@ def test_tables_join_on_their_keys(table: str, exports: Path) -> None:
 # Python
 
 
+@pytest.mark.slow
 def test_tables_and_results_in_all_forms(exports: Path) -> None:
     with open_catalogue(exports) as catalogue:
         layers = frame(exports, "layers")

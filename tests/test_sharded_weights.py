@@ -159,6 +159,7 @@ def test_an_unpacked_archive(sharded: bool, model: keras.Model, copied: Path, tm
     assert outcome.weights == f"from model.weights.{'json' if sharded else 'h5'} in the folder"
 
 
+@pytest.mark.slow
 def test_an_unpacked_archive_keeps_its_vocabulary(tmp_path: Path) -> None:
     """Such a layer cannot be converted, but it is described: Keras does not load it without its assets."""
     words, lookup = keras.Input((1,), dtype="string"), layers.StringLookup()

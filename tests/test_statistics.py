@@ -97,6 +97,7 @@ def test_few_elements(name: str, shape: tuple[int, ...]) -> None:
     check_both(np.ones(shape, dtype_of(name)))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([np.float16, np.float32, np.float64]).flatmap(

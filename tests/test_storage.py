@@ -145,6 +145,7 @@ def test_a_missing_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 # Exports go there
 
 
+@pytest.mark.slow
 def test_the_receipt_is_last_and_large_files_go_in_parts(s3: S3, tmp_path: Path) -> None:
     folder = export(tmp_path / "new", model_onnx_data=LARGE, model_onnx=b"graph", layers_parquet=b"rows")
     publish(folder, s3)
@@ -176,6 +177,7 @@ def test_an_export_replaces_an_older_one(s3: S3, tmp_path: Path) -> None:
     assert asked[-1] == "PUT manifest.json"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["500 Internal Server Error", CUT])
 def test_an_upload_that_breaks_leaves_the_old_export(fault: str, s3: S3, tmp_path: Path) -> None:
     old = export(tmp_path / "old", model_onnx=b"old graph")
@@ -377,6 +379,7 @@ def test_names_that_lead_out_of_the_folder_are_refused(key: str, s3: S3, tmp_pat
     assert not (tmp_path / "to").exists()
 
 
+@pytest.mark.slow
 def test_a_source_that_is_replaced_midway(s3: S3, tmp_path: Path) -> None:
     s3.put("models/net.onnx", LARGE)
 
@@ -508,6 +511,7 @@ def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 # Who reads an export
 
 
+@pytest.mark.slow
 def test_an_export_is_brought_here(s3: S3, tmp_path: Path) -> None:
     folder = export(tmp_path / "new", model_onnx_data=b"weights", layers_parquet=b"rows")
     publish(folder, s3)

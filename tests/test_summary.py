@@ -176,6 +176,7 @@ def block(name: str, entries: list[Entry]) -> Entry:
     return Entry(name, "block", "", "", "3 float32", 1, summed(entries), tuple(entries))
 
 
+@pytest.mark.slow
 def test_a_source_is_exported_aside(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     MODELS["residual"]().save(tmp_path / "small.keras")
     lines = summary(capsys, tmp_path / "small.keras", "-q")
@@ -223,6 +224,7 @@ def test_a_pipe_gets_no_colours(folder: Path, capsys: pytest.CaptureFixture[str]
     assert not ANSI.search("\n".join(summary(capsys, folder)))
 
 
+@pytest.mark.slow
 def test_names_cannot_command_the_terminal(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     x = keras.Input((4,), name="\x1b[31m層層層層層層層層層層層層層層層層層層層層")
     lines = summary(capsys, exported(keras.Model(x, layers.Dense(3)(x)), place, "odd"), "--width", "50")

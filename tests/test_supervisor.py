@@ -112,6 +112,7 @@ def test_success(job: Job, worker: Callable[[str], Spawn]) -> None:
     assert events.of(wire.MemoryEvent)
 
 
+@pytest.mark.slow
 def test_the_memory_of_grandchildren_counts(job: Job, worker: Callable[[str], Spawn]) -> None:
     spawn = worker("""
         code = "import time; ballast = b'x' * 100_000_000; time.sleep(0.6)"

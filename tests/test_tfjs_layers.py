@@ -82,6 +82,7 @@ def computed(path: Path, folder: Path, inputs: Mapping[str, np.ndarray]) -> list
     return found
 
 
+@pytest.mark.slow
 def test_what_javascript_saved_computes_the_same(tmp_path: Path) -> None:
     path = web_files.write(tmp_path / "m", sequential(), weights(), "layers-model", shard_nbytes=50)
     assert detect(str(path)).kind == "tfjs_layers"

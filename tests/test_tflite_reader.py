@@ -145,6 +145,7 @@ def test_numbers_of_four_bits_have_the_first_in_the_lower_half() -> None:
     assert unpacked(np.array([0b11100100], np.uint8), 2, "int2", 4).tolist() == [0, 1, -2, -1]
 
 
+@pytest.mark.slow
 def test_sparse_constants_are_read_with_their_zeros(tmp_path: Path) -> None:
     path = written(tmp_path / "sparse.tflite", lite_files.sparse)
     found = described(path)
@@ -205,6 +206,7 @@ def test_a_file_that_ends_early_is_refused(network: Path, share: float) -> None:
         described(network)
 
 
+@pytest.mark.slow
 def test_whatever_byte_is_wrong_there_is_an_answer(network: Path) -> None:
     """A description of what is there then, or a sentence; nothing else is raised, and nothing takes long."""
     data, answers = network.read_bytes(), Counter[str]()
@@ -282,6 +284,7 @@ def test_tables_and_pictures_need_no_tensorflow(network: Path, tmp_path: Path) -
     assert "import" not in stages
 
 
+@pytest.mark.slow
 def test_a_file_becomes_onnx_that_computes_the_same(network: Path, tmp_path: Path) -> None:
     outcome = export_here(network, tmp_path / "out", formats=("onnx", "parquet"))
     assert outcome.error is None
@@ -291,6 +294,7 @@ def test_a_file_becomes_onnx_that_computes_the_same(network: Path, tmp_path: Pat
     assert nodes["with_layer"] == nodes["total"]
 
 
+@pytest.mark.slow
 def test_a_loop_becomes_onnx(tmp_path: Path) -> None:
     path = written(tmp_path / "loop.tflite", lite_files.loop)
     outcome = export_here(path, tmp_path / "out", formats=("onnx",), opset=17)

@@ -88,6 +88,7 @@ def receipt(s3: S3, name: str = "relu") -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_from_a_store_into_a_store_and_again(s3: S3, capsys: pytest.CaptureFixture[str]) -> None:
     words = [SOURCE, "-o", s3.address, "--to", "parquet,dot"]
     assert export(*words) == 0
@@ -105,6 +106,7 @@ def test_from_a_store_into_a_store_and_again(s3: S3, capsys: pytest.CaptureFixtu
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 def test_what_changes_is_exported_again(s3: S3) -> None:
     job = planned(SOURCE, s3.address)
     assert not plan.is_done(job)
@@ -118,6 +120,7 @@ def test_what_changes_is_exported_again(s3: S3) -> None:
     assert not plan.is_done(job)
 
 
+@pytest.mark.slow
 def test_the_catalogue_shows_no_secrets(s3: S3, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "relu.onnx").write_bytes(relu().SerializeToString())
@@ -134,6 +137,7 @@ def test_the_catalogue_shows_no_secrets(s3: S3, tmp_path: Path) -> None:
         assert str(tmp_path).encode() not in content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["outputs", f"s3://{BUCKET}/runs"])
 def test_a_source_that_is_no_model(place: str, s3: S3, capsys: pytest.CaptureFixture[str]) -> None:
     s3.put("models/notes.txt", b"no model")
@@ -144,6 +148,7 @@ def test_a_source_that_is_no_model(place: str, s3: S3, capsys: pytest.CaptureFix
     assert not list(Path().glob("outputs/*"))
 
 
+@pytest.mark.slow
 def test_a_source_that_is_cut_off(s3: S3, capsys: pytest.CaptureFixture[str]) -> None:
     """The worker complains of it, by the address."""
     s3.put("models/relu.onnx", relu().SerializeToString()[:-20])
@@ -153,6 +158,7 @@ def test_a_source_that_is_cut_off(s3: S3, capsys: pytest.CaptureFixture[str]) ->
     assert "/tmp" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "status", "what"),
     [
@@ -176,12 +182,14 @@ def test_errors_say_what_and_where(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_formats_that_nobody_chose_are_left_out(s3: S3) -> None:
     assert export(SOURCE) == 0
     assert Path("outputs/relu/layers.parquet").exists()
     assert not Path("outputs/relu/model.onnx").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["s3", "http"])
 def test_files_beside_the_source_come_along(scheme: str, s3: S3, tmp_path: Path) -> None:
     site = tmp_path / "site"
@@ -196,6 +204,7 @@ def test_files_beside_the_source_come_along(scheme: str, s3: S3, tmp_path: Path)
     assert pq.read_table("outputs/added/tensors.parquet").column("zeros").to_pylist() == [0]
 
 
+@pytest.mark.slow
 def test_data_files_that_lead_out_of_the_folder_are_not_asked_for(s3: S3) -> None:
     s3.put("models/added.onnx", with_data("../secret.bin").SerializeToString())
     s3.put("secret.bin", b"\0" * 8)
@@ -203,6 +212,7 @@ def test_data_files_that_lead_out_of_the_folder_are_not_asked_for(s3: S3) -> Non
     assert not any("secret" in asked.path for asked in s3.asked)
 
 
+@pytest.mark.slow
 def test_a_safetensors_index_brings_its_shards(s3: S3) -> None:
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     s3.put("models/one.safetensors", len(header).to_bytes(8, "little") + header + b"\0\0\0\0")
@@ -215,6 +225,7 @@ def test_a_safetensors_index_brings_its_shards(s3: S3) -> None:
     assert export(f"s3://{BUCKET}/models/all.safetensors.index.json", "--to", "parquet", "--force") == 4
 
 
+@pytest.mark.slow
 def test_a_checkpoint_brings_its_data(s3: S3) -> None:
     """Its index does not name them: they are found beside it, and nothing else is fetched."""
     for name in ("net.index", "net.data-00000-of-00001", "net2.data-00000-of-00001", "net.d/deep"):
@@ -226,6 +237,7 @@ def test_a_checkpoint_brings_its_data(s3: S3) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_stopped_while_it_is_fetched(s3: S3) -> None:
     stop = threading.Event()
     stop.set()
@@ -235,6 +247,7 @@ def test_a_job_that_is_stopped_while_it_is_fetched(s3: S3) -> None:
     assert s3.names("runs/") == []
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_too_long(s3: S3) -> None:
     outcome = run(planned(SOURCE, s3.address), watch=lambda event: None, timeout_seconds=1e-9)
     assert outcome.error is not None
@@ -242,6 +255,7 @@ def test_a_job_that_takes_too_long(s3: S3) -> None:
     assert s3.names("runs/") == []
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_uploads_nothing(s3: S3) -> None:
     def fail(job: Job, **limits: Any) -> Outcome:
         error = {"type": "SourceError", "what": "is wrong", "where": job.source, "why": "", "hint": ""}
@@ -254,6 +268,7 @@ def test_a_job_that_fails_uploads_nothing(s3: S3) -> None:
     assert s3.names("runs/") == []
 
 
+@pytest.mark.slow
 def test_stages_of_the_way_are_told(s3: S3) -> None:
     told: list[wire.Event] = []
     outcome = run(planned(SOURCE, s3.address), watch=told.append)
@@ -264,6 +279,7 @@ def test_stages_of_the_way_are_told(s3: S3) -> None:
     assert {event.stage for event in told if isinstance(event, wire.ProgressEvent)} == {"fetch", "upload"}
 
 
+@pytest.mark.slow
 def test_a_job_survives_its_way_to_another_machine(s3: S3) -> None:
     job = planned(SOURCE, s3.address)
     assert wire.job_from_json(wire.job_to_json(job)) == job
@@ -272,6 +288,7 @@ def test_a_job_survives_its_way_to_another_machine(s3: S3) -> None:
     assert replace(job, origin=None).fingerprint == job.fingerprint
 
 
+@pytest.mark.slow
 def test_file_addresses_are_paths(s3: S3, tmp_path: Path) -> None:
     Path("relu.onnx").write_bytes(relu().SerializeToString())
     source, output = (tmp_path / "relu.onnx").as_uri(), (tmp_path / "zoo").as_uri()
@@ -279,6 +296,7 @@ def test_file_addresses_are_paths(s3: S3, tmp_path: Path) -> None:
     assert files.read_manifest(tmp_path / "zoo" / "relu")["source"] == "relu.onnx"  # type: ignore[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("summary",), ("inspect",), ("inspect", "--format", "csv"), ("diff",)])
 def test_commands_that_look_at_exports_take_addresses(
     command: tuple[str, ...], s3: S3, capsys: pytest.CaptureFixture[str]
@@ -292,6 +310,7 @@ def test_commands_that_look_at_exports_take_addresses(
     assert not any(asked.path.endswith(".dot") for asked in s3.asked), "only what is needed"
 
 
+@pytest.mark.slow
 def test_what_is_shown_of_an_export_there(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Any] = []
     monkeypatch.setattr("exporter.view.server.serve", lambda what, **options: shown.extend(map(read, what)))
@@ -311,6 +330,7 @@ def test_what_is_shown_of_an_export_there(s3: S3, monkeypatch: pytest.MonkeyPatc
     assert shown[1] == model
 
 
+@pytest.mark.slow
 def test_a_batch_leaves_its_report_in_the_store(s3: S3) -> None:
     Path("other.onnx").write_bytes(relu("Sigmoid").SerializeToString())
     words = ["batch", SOURCE, "other.onnx", "-o", s3.address, "--to", "parquet", "-q"]

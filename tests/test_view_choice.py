@@ -306,6 +306,7 @@ def test_a_large_keras_archive_is_shown_by_blocks_of_its_layers(tmp_path: Path) 
     assert "Dense+Add ×" in "".join(pages(view))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     temporary = tmp_path / "temporary"

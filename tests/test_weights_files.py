@@ -318,6 +318,7 @@ def test_names_that_nest_without_end_stay_flat(tmp_path: Path) -> None:
     assert max(layer.depth for layer in read(tmp_path / "m.safetensors").graph.layers) == DEEPEST - 1
 
 
+@pytest.mark.slow
 def test_many_tensors_are_linear(tmp_path: Path) -> None:
     """Calls of functions stand for time."""
     counts = {}
