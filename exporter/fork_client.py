@@ -16,6 +16,9 @@ from typing import Any, BinaryIO
 from exporter.child_process import Child, child_environment, spawn_worker
 
 REPLY_BYTES = 65_536
+# The first answer waits for the import of TensorFlow, on a busy machine with a cold disk; a server that is silent for
+# longer (stopped, or swapped out) is ended, and another one takes its place.
+ANSWER_SECONDS = 300.0
 IS_POSSIBLE = sys.platform == "linux"
 
 
@@ -105,5 +108,6 @@ class ForkServer:
                     start_new_session=True,
                     env=child_environment(),
                 )
+            ours.settimeout(ANSWER_SECONDS)
             self._control = ours
         return self._control

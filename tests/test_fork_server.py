@@ -115,6 +115,22 @@ def test_a_server_that_dies_is_replaced(archive: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_server_that_is_silent_is_replaced(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped but not dead: only its silence tells."""
+    server = ForkServer("reading")
+    try:
+        server.begin()
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        assert server._control is not None
+        server._control.settimeout(0.2)
+        outcome = supervisor.run(reading_job(archive, tmp_path), watch=lambda event: None, spawn=server.spawn)
+        assert outcome.status == "done"
+    finally:
+        server.close()
+
+
+@pytest.mark.slow
 def test_a_server_ends_with_who_uses_it(archive: Path, tmp_path: Path) -> None:
     """Killed, so that nobody could clear up."""
     code = """

@@ -11,7 +11,7 @@ from typing import Protocol
 from exporter import files, supervisor
 from exporter.batch.transfer import Limits, Transfer, is_elsewhere
 from exporter.child_process import Spawn, spawn_worker
-from exporter.errors import ExportError, InUseError
+from exporter.errors import ExportError
 from exporter.records import Job, Outcome
 from exporter.storage.addresses import is_address
 
@@ -59,7 +59,3 @@ def execute(
 
 def failed(job: Job, error: ExportError) -> Outcome:
     return Outcome(job.name, "failed", job.output_path, error=error.as_record())
-
-
-def is_in_use(outcome: Outcome) -> bool:
-    return outcome.error is not None and outcome.error.get("type") == InUseError.__name__
