@@ -115,7 +115,7 @@ def test_a_server_that_dies_is_replaced(archive: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_is_silent_is_replaced(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_silent_is_replaced(archive: Path, tmp_path: Path) -> None:
     """Stopped but not dead: only its silence tells."""
     server = ForkServer("reading")
     try:
