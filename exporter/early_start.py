@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Commands that look at a source through its catalogue.
 LOOKING = ("inspect", "summary", "diff")
+# Those that read no source, or make their workers themselves.
+OTHERS = ("batch", "check", "query", "view")
 READ_FILES = (".keras", ".h5", ".hdf5", ".onnx", ".tflite", ".safetensors", "model.json")
 
 # Made before anything else was known; None where it would be of no use.
@@ -33,6 +35,8 @@ def main() -> int:
 def will_read(words: Sequence[str]) -> bool:
     """Whether the words look like a catalogue of a file; wrong guesses cost nothing but a process."""
     if not any(word.lower().endswith(READ_FILES) for word in words) or {"--help", "-h"} & set(words):
+        return False
+    if words[0] in OTHERS:
         return False
     if words[0] in LOOKING:
         return True

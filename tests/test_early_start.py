@@ -29,6 +29,7 @@ from exporter.early_start import will_read
         ("resnet50 --to parquet", False),
         ("m.keras --to parquet --help", False),
         ("query 'SELECT 1'", False),
+        ("batch m.keras --to parquet", False),
         ("", False),
     ],
 )
