@@ -34,7 +34,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layers = keras.layers
     names = ("broken", "constant", "first", "second")
     model = keras.Sequential(
-        [layers.Input((8, 8, 3)), layers.Conv2D(5, 3, name="dead")] + [layers.Dense(5, name=name) for name in names]
+        [layers.Input((8, 8, 3), name="input_layer"), layers.Conv2D(5, 3, name="dead")]
+        + [layers.Dense(5, name=name) for name in names]
     )
     dead, broken, constant, first, second = (model.get_layer(name) for name in ("dead", *names))
     kernel = dead.kernel.numpy()
