@@ -419,6 +419,7 @@ def test_a_lambda_layer_runs_with_consent(good: Path, place: Path) -> None:
         assert receipt["verification"]["status"] == "passed"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_converted_can_still_be_described(good: Path, place: Path) -> None:
     shutil.copy(good / "words.keras", place / "words.keras")
     assert cli.main(["words.keras", "--to", "parquet,dot"], run_here) == 0

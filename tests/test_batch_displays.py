@@ -134,6 +134,7 @@ def test_lines_say_as_much_as_is_asked_for(
     assert [text for text in untold if text in shown] == []
 
 
+@pytest.mark.slow
 def test_a_single_model_of_a_batch_is_shown_as_an_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

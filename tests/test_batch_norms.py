@@ -94,6 +94,7 @@ def test_a_shared_batch_norm_is_applied_at_each_place() -> None:
     assert Counter(compared(build).ops)["Mul"] == 2
 
 
+@pytest.mark.slow
 def test_a_batch_norm_inside_of_a_loop_is_left_to_keras() -> None:
     def build() -> Any:
         class Cell(keras.layers.SimpleRNNCell):

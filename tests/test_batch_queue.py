@@ -177,6 +177,7 @@ def test_what_made_room_is_tried_again_with_a_larger_estimate() -> None:
     assert "more memory than estimated" in heard.retries[0][1]
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.batch.queue.IN_USE_SECONDS", 0.01)
     executor = Scripted(says={1: [InUseError("is in use")] * 3})

@@ -182,6 +182,7 @@ def test_an_interrupted_batch_reports_what_it_did(
     assert "1 of 3 finished and kept, not finished: later, last" in captured.err
 
 
+@pytest.mark.slow
 def test_the_summary_ends_with_what_went_wrong(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,6 +126,7 @@ def test_onnx_is_refused_when_asked_for_and_left_out_otherwise(folder: Path, tmp
     assert "onnx" not in job_for(folder / "two", tmp_path, formats=None).formats
 
 
+@pytest.mark.slow
 def test_what_belongs_to_the_model_itself_is_shown_beside_its_layers(folder: Path, tmp_path: Path) -> None:
     """`save_counter` has no layer: its row has an empty key, which is nobody's parent."""
     job = job_for(folder / "two", tmp_path, formats=("netron", "html"))
@@ -135,6 +136,7 @@ def test_what_belongs_to_the_model_itself_is_shown_beside_its_layers(folder: Pat
     assert {node.name for node in shown.node} >= {"net", "optimizer/_variables"}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_needs_no_tensorflow(folder: Path) -> None:
     lines = (
         "import sys; sys.path.insert(0, sys.argv[1])",

@@ -93,11 +93,13 @@ def check_layers(converted: Converted) -> None:
     assert sum(known) >= 0.95 * len(known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled((name for name in MODELS if not name.startswith("folded")), every=20))
 def test_conversion(name: str) -> None:
     checked(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled((name for name in MODELS if name.startswith("folded")), every=6))
 def test_batch_norms_are_folded_into_convolutions(name: str) -> None:
     converted = checked(name)
@@ -142,6 +144,7 @@ def test_what_is_folded_and_what_is_not(name: str, convolutions: int, arithmetic
     assert {op: ops[op] for op in ("Mul", "Add", "Sub", "Div", "BatchNormalization") if ops[op]} == arithmetic
 
 
+@pytest.mark.slow
 def test_a_table_used_twice_is_stored_once() -> None:
     converted = checked("embedding_tied")
     tables = [name for name, array in converted.structure.weights.items() if "table/embeddings" in array.origins]

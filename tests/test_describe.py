@@ -348,6 +348,7 @@ def test_bytes_of_dtypes(policy: str, sizes: set[int]) -> None:
     assert {weight.nbytes // math.prod(weight.shape) for weight in graph.weights} == sizes
 
 
+@pytest.mark.slow
 def test_bytes_of_quantized_and_boolean_weights() -> None:
     x = keras.Input((4,), name="x")
     eight, four = (layers.Dense(6, name=name) for name in ("eight", "four"))

@@ -137,6 +137,7 @@ def test_weights_keep_their_dtype(policy: str, stored: Any, output: Any, build: 
     assert helper.tensor_dtype_to_np_dtype(elem_type) == output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float32", *map(slow, ("bfloat16", "float16", "float64"))])
 @pytest.mark.parametrize("dtype", ["float16", slow("float32")])
 @pytest.mark.parametrize("build", [image, slow(words)])

@@ -373,6 +373,7 @@ def test_a_file_alone_names_its_functions(place: Path) -> None:
     assert f"{place}/code_of_mine.py:plain" in error.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "kind", "says"),
     sampled(

@@ -178,6 +178,7 @@ def messages_until_end(executor: LocalExecutor, count: int) -> list[Message]:
     return found
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side(archive: Path, tmp_path: Path) -> None:
     executor = executor_for(Policy(jobs=2))
     tasks = [Task(number, reading_job(archive, tmp_path, f"m{number}"), 1) for number in (1, 2)]

@@ -100,6 +100,7 @@ def test_layer_norm_between_convolution_and_dense() -> None:
     assert checked(of(call, IMAGE)).ops[2:] == ["Transpose", "LayerNormalization", "MatMul", "Add"]
 
 
+@pytest.mark.slow
 def test_layer_norm_between_convolutions() -> None:
     """There are no transpositions to be saved, and the op would need two."""
 
@@ -137,6 +138,7 @@ def test_no_layer_norm(call: Callable[[Any], Any]) -> None:
     assert "LayerNormalization" not in checked(of(call), tolerance=1e-4).ops
 
 
+@pytest.mark.slow
 def test_rms_norm() -> None:
     assert checked(of(lambda x: layers.RMSNormalization()(x)), opset=23).ops == ["RMSNormalization"]
     assert "RMSNormalization" not in checked(of(lambda x: layers.RMSNormalization()(x)), opset=22).ops
@@ -353,6 +355,7 @@ def test_padding_that_stays() -> None:
     assert "Pad" in checked(of(call, IMAGE)).ops
 
 
+@pytest.mark.slow
 def test_squeeze_and_excite() -> None:
     """The mean of an image keeps its axes, in the layout of the convolutions."""
 
@@ -380,6 +383,7 @@ def test_indices_from_the_end() -> None:
     np.testing.assert_allclose(run_onnx(converted, [x])[0], run_keras(build(), [x])[0])
 
 
+@pytest.mark.slow
 def test_a_choice_is_not_a_sum_of_products() -> None:
     """0 · ∞ is not a number: what is not chosen must not take part."""
     build = of(lambda x: ops.where(x > 0, x, ops.exp(-100.0 * x)))

@@ -104,6 +104,7 @@ def test_what_is_suspicious(capsys: pytest.CaptureFixture[str], folder: Path) ->
     assert any(bar in table for bar in "▁▂▃▄▅▆▇█")
 
 
+@pytest.mark.slow
 def test_a_source_is_exported_first(capsys: pytest.CaptureFixture[str], archive: Path, folder: Path) -> None:
     before = inspect(capsys, folder, "--stats")
     after = inspect(capsys, archive, "--stats", "--quiet")
@@ -267,6 +268,7 @@ def peak_of_listing(many: Path, place: Path, copies: int, style: str) -> int:
     return peak
 
 
+@pytest.mark.slow
 def test_an_export_without_statistics(capsys: pytest.CaptureFixture[str], archive: Path, tmp_path: Path) -> None:
     outcome = export_here(archive, tmp_path, formats=("parquet",))
     status, out, err = inspect(capsys, outcome.output_path, "--stats")
@@ -274,6 +276,7 @@ def test_an_export_without_statistics(capsys: pytest.CaptureFixture[str], archiv
     assert "without --stats" in err
 
 
+@pytest.mark.slow
 def test_an_export_without_tables(capsys: pytest.CaptureFixture[str], archive: Path, tmp_path: Path) -> None:
     outcome = export_here(archive, tmp_path, formats=("dot",))
     status, _, err = inspect(capsys, outcome.output_path)

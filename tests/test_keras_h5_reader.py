@@ -76,7 +76,8 @@ def without_settings(graph: ModelGraph) -> ModelGraph:
     return dataclasses.replace(graph, layers=tuple(dataclasses.replace(layer, config="") for layer in graph.layers))
 
 
-@pytest.mark.parametrize("name", sampled(FAST, every=8))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sampled(FAST, every=14))
 def test_both_ways_agree(name: str, tmp_path: Path) -> None:
     path = saved((MODELS | INNER)[name](), tmp_path)
     assert without_settings(by_itself(path)) == without_settings(by_keras(path))
@@ -154,6 +155,7 @@ def histories(value: Any) -> list[list[Any]]:
     return [found for item in items for found in histories(item)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     sampled(

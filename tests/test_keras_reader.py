@@ -86,7 +86,8 @@ def nested() -> Any:
     return keras.Model(x, {"flat": layers.Flatten(name="flat")(y), "sum": layers.Add(name="sum")([y, y])})
 
 
-@pytest.mark.parametrize("name", sampled(FAST, every=10))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sampled(FAST, every=16))
 def test_both_ways_agree(name: str, tmp_path: Path) -> None:
     path = saved((MODELS | INNER)[name](), tmp_path)
     assert by_itself(path) == by_keras(path)
@@ -112,7 +113,7 @@ def test_weights_of_other_kinds_text_and_operations_in_all(name: str, tmp_path: 
     assert_both_ways_agree(name, tmp_path)
 
 
-@pytest.mark.parametrize("name", sampled(sorted(SHARED), every=2))
+@pytest.mark.parametrize("name", sampled(sorted(SHARED), every=5))
 def test_what_stands_in_several_models_has_one_row(name: str, tmp_path: Path) -> None:
     made = SHARED[name]()
     expected = describe(made, "m")
@@ -120,6 +121,7 @@ def test_what_stands_in_several_models_has_one_row(name: str, tmp_path: Path) ->
     assert sum(layer.params for layer in expected.layers) == made.count_params()
 
 
+@pytest.mark.slow
 def test_a_layer_that_keeps_its_state_is_read(tmp_path: Path) -> None:
     """Keras cannot make one without making its states."""
     x = keras.Input(batch_shape=(2, 5, 3), name="x")
@@ -129,6 +131,7 @@ def test_a_layer_that_keeps_its_state_is_read(tmp_path: Path) -> None:
     assert by_itself(path) == describe(keras.models.load_model(path), "m")
 
 
+@pytest.mark.slow
 def test_both_ways_agree_on_models_in_models(tmp_path: Path) -> None:
     path = saved(nested(), tmp_path)
     graph = by_itself(path)

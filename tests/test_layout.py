@@ -210,6 +210,7 @@ def random_graphs(draw: st.DrawFn) -> onnx.ModelProto:
     return helper.make_model(proto, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(random_graphs().filter(lambda model: len(model.graph.node) > 0))
 def test_random_graphs_compute_the_same_with_no_more_transposes(model: onnx.ModelProto) -> None:
@@ -237,6 +238,7 @@ def random_edges(draw: st.DrawFn) -> tuple[int, list[tuple[int, int, int, int]]]
     return size, draw(st.lists(edge, max_size=14))
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(random_edges())
 def test_cuts_are_minimum_and_as_near_to_the_sink_as_can_be(drawn: tuple[int, list[tuple[int, int, int, int]]]) -> None:

@@ -117,6 +117,7 @@ def test_concatenate_and_split(data: st.DataObject, shape: tuple[int, ...]) -> N
     agree(lambda x: np.split(x, 2, axis), array)
 
 
+@pytest.mark.slow
 @given(hnp.basic_indices((3, 4, 2), allow_newaxis=True))
 def test_parts(key: Any) -> None:
     source = Source(numbers((3, 4, 2)))

@@ -128,6 +128,7 @@ def test_weights_stay_out_of_it(source: Path, tmp_path: Path) -> None:
             assert values.tobytes() not in content
 
 
+@pytest.mark.slow
 def test_an_onnx_file_gets_its_view_without_tensorflow(tmp_path: Path) -> None:
     onnx.save(transformer(12), tmp_path / "m.onnx")
     outcome = export_here(tmp_path / "m.onnx", tmp_path / "out", formats=("netron",))

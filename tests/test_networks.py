@@ -194,6 +194,7 @@ def test_hostile_names_survive(file: str, tmp_path: Path) -> None:
     assert len(found) == len(HOSTILE)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8") | st.sampled_from("\\u0123\x00\x01"), max_size=9), unique=True))
 @settings(max_examples=300, deadline=None)
 def test_spelled_out_names_stay_different_and_can_be_read_back(names: list[str]) -> None:

@@ -106,6 +106,7 @@ def test_how_it_shows_itself(described: Exported) -> None:
     assert "5 layers, " in repr(described)
 
 
+@pytest.mark.slow
 def test_names_in_a_page_are_no_markup(tmp_path: Path) -> None:
     net = keras.Sequential([keras.Input((2,)), layers.Dense(2, name="a<script>b")], name="n")
     found = exporter.inspect(net, run=run_here)
@@ -352,6 +353,7 @@ def test_there_is_no_line_where_it_shall_be_quiet(page: list[str]) -> None:
     assert page == []
 
 
+@pytest.mark.slow
 def test_the_package_does_not_bring_tensorflow() -> None:
     code = (
         "import exporter, sys; exporter.export, exporter.inspect; print(*({'tensorflow', 'keras'} & set(sys.modules)))"

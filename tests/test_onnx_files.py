@@ -191,6 +191,7 @@ class Watched:
         self.alive -= nbytes
 
 
+@pytest.mark.slow
 def test_one_whole_tensor_at_a_time_and_only_pieces_of_a_divisible_one(tmp_path: Path) -> None:
     gc.collect()
     watched, size = Watched(), 32 * PIECE_BYTES

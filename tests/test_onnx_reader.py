@@ -85,6 +85,7 @@ def test_scopes_become_layers(net: Path) -> None:
     assert [layer.index for layer in graph.layers] == list(range(6))
 
 
+@pytest.mark.slow
 def test_operations_are_counted(net: Path, tmp_path: Path) -> None:
     export_here(net, tmp_path / "out", formats=("parquet",), batch_size=3)
     (model,) = rows(tmp_path / "out" / "net", "models")
@@ -143,6 +144,7 @@ def test_statistics_are_those_of_the_numbers(kind: str, dtype: type, tmp_path: P
     assert (row["data_file"], row["data_offset"]) == (("w.bin", 6) if kind == "external" else (None, None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data_type", [TensorProto.INT4, TensorProto.UINT4, TensorProto.BFLOAT16])
 def test_packed_and_unusual_types(data_type: int, tmp_path: Path) -> None:
     weight = helper.make_tensor("w", data_type, (5,), [0, 1, 2, 3, 4])
@@ -224,6 +226,7 @@ def test_it_is_not_converted_again(net: Path) -> None:
         job_for(net, net.parent)
 
 
+@pytest.mark.slow
 def test_inspect_and_pictures(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(net), "--format", "csv", "-q"]) == 0
     assert "block/fc,MatMul+Relu" in capsys.readouterr().out

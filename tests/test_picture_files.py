@@ -127,6 +127,7 @@ def wide(width: int, height: int) -> str:
     return f'{head}<title>wide</title><rect width="{width}" height="{height}" fill="#123456"/></svg>'
 
 
+@pytest.mark.slow
 def test_a_very_long_picture_becomes_a_png_and_a_pdf() -> None:
     import io
 

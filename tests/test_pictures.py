@@ -251,6 +251,7 @@ def test_hostile_names_arrive_unchanged(tmp_path: Path) -> None:
     assert {'a "model" <&\\', "new line", "nul\ufffd", "層\ufffd", "?"} <= words
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -317,6 +318,7 @@ def test_a_model_too_large_to_expand_stays_folded(tmp_path: Path) -> None:
     assert (tmp_path / "model.svg").exists()
 
 
+@pytest.mark.slow
 def test_the_layout_is_ended_in_time() -> None:
     chain = "digraph {" + "".join(f"n{a} -> n{b};" for a in range(120) for b in range(a)) + "}"
     with pytest.raises(ResourceError, match="took too long"):

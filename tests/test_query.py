@@ -671,6 +671,7 @@ def test_threads_that_make_the_copy_together(copy: Path) -> None:
         assert list(pool.map(lambda _: models_in(copy), range(8))) == [NAMES] * 8
 
 
+@pytest.mark.slow
 def test_the_copy_is_made_while_nobody_waits(copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "FEW_FILES", 1)
     told: list[str] = []

@@ -190,6 +190,7 @@ def test_an_upload_that_breaks_leaves_the_old_export(fault: str, s3: S3, tmp_pat
     assert s3.unfinished_uploads() == 0
 
 
+@pytest.mark.slow
 def test_a_store_that_takes_nothing_more(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the time-out nor Ctrl-C waits for it."""
     given_up = threading.Event()
@@ -452,6 +453,7 @@ def test_without_credentials(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 # The web
 
 
+@pytest.mark.slow
 def test_a_file_of_a_web_server(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "net one.onnx").write_bytes(LARGE[:MIB])
@@ -481,6 +483,7 @@ class WithoutHead(Quiet):
         self.send_error(403)
 
 
+@pytest.mark.slow
 def test_a_web_server_that_ends_too_early(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"0123456789")
     with (
@@ -491,6 +494,7 @@ def test_a_web_server_that_ends_too_early(tmp_path: Path) -> None:
     assert list((tmp_path / "to").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_web_server_that_takes_no_head(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"0123456789")
     with web_server(tmp_path, WithoutHead) as (address, asked):
@@ -498,6 +502,7 @@ def test_a_web_server_that_takes_no_head(tmp_path: Path) -> None:
     assert asked == ["HEAD /net.onnx", "GET /net.onnx"]
 
 
+@pytest.mark.slow
 def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "net.onnx").write_bytes(b"0123456789")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 9}))

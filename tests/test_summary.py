@@ -194,6 +194,7 @@ def test_an_export_without_the_catalogue_says_what_to_do(
     assert cli.main(["summary", str(folder), "--width", "3"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)])
 def test_colours_are_for_terminals_that_want_them(variables: dict[str, str], coloured: bool, folder: Path) -> None:
     """In a terminal of its own, made by the system."""

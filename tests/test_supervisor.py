@@ -217,6 +217,7 @@ def test_chatter_goes_to_the_log_and_only_its_end_is_kept(
     assert len(log.tail) <= supervisor.LOG_TAIL_BYTES
 
 
+@pytest.mark.slow
 def test_above_max_memory_the_whole_tree_is_killed(job: Job, worker: Callable[[str], Spawn], tmp_path: Path) -> None:
     spawn = worker(f"""
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -243,6 +244,7 @@ def test_verification_can_be_left_out_where_memory_is_short(job: Job, worker: Ca
     assert "--no-verify" in outcome.error["hint"]
 
 
+@pytest.mark.slow
 def test_what_a_worker_leaves_running_ends_with_it(job: Job, worker: Callable[[str], Spawn], tmp_path: Path) -> None:
     spawn = worker(f"""
         sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]

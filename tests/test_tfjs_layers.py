@@ -142,6 +142,7 @@ def test_both_ways_of_reading_give_the_same(make: Any, tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.values[weight.name].real(), value)
 
 
+@pytest.mark.slow
 def test_tables_need_no_tensorflow(tmp_path: Path) -> None:
     path = web_files.write(tmp_path / "m", functional(), weights(), "layers-model", quantised=QUANTISED)
     outcome = export_here(path, tmp_path / "out", formats=("parquet", "dot"), stats=True)
@@ -177,6 +178,7 @@ def test_weights_that_do_not_fit_are_named(change: Any, why: str, tmp_path: Path
     assert why in outcome.error["why"]
 
 
+@pytest.mark.slow
 def test_code_is_refused(tmp_path: Path) -> None:
     topology = sequential()
     lambda_layer = {"class_name": "Lambda", "config": {"name": "code", "function": ["4wEAAAA=", None, None]}}

@@ -164,6 +164,7 @@ def test_a_signature_gives_names_and_shapes(tmp_path: Path) -> None:
     assert [(spec.name, spec.shape) for spec in graph.outputs] == [("scores", (None, 4))]
 
 
+@pytest.mark.slow
 def test_tables_and_pictures_need_no_tensorflow(image: Path, tmp_path: Path) -> None:
     outcome = export_here(image, tmp_path / "out", formats=("parquet", "dot"), stats=True)
     assert outcome.error is None
@@ -238,6 +239,7 @@ def test_what_cannot_be_is_said(image: Path, name: str) -> None:
         described(image)
 
 
+@pytest.mark.slow
 def test_whatever_byte_is_wrong_there_is_an_answer(image: Path) -> None:
     data, answers, numbers = image.read_bytes(), Counter[str](), random.Random(0)
     started = time.process_time()

@@ -276,6 +276,7 @@ def test_what_cannot_be_is_said(tmp_path: Path, make: Callable[[], bytes], why: 
 # Through the worker. --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_tables_and_pictures_need_no_tensorflow(network: Path, tmp_path: Path) -> None:
     outcome = export_here(network, tmp_path / "out", formats=("parquet", "dot", "svg"), stats=True)
     assert outcome.error is None

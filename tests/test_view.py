@@ -159,6 +159,7 @@ def test_any_file_name_works(tmp_path: Path, name: str) -> None:
         assert get(viewer.url, meta(page, "file").lstrip("/") + "?cb=1")[::2] == (200, CONTENT)
 
 
+@pytest.mark.slow
 def test_a_large_file_is_streamed(tmp_path: Path) -> None:
     path = tmp_path / "large.onnx"
     with path.open("wb") as stream:

@@ -135,6 +135,7 @@ def test_shards_of_safetensors(tmp_path: Path) -> None:
     assert all(shards.values[name].real().tobytes() == value.tobytes() for name, value in TENSORS.items())
 
 
+@pytest.mark.slow
 def test_tables_pictures_and_statistics(tmp_path: Path) -> None:
     safetensors.numpy.save_file(TENSORS, tmp_path / "m.safetensors")
     formats = ("parquet", "dot", "markdown", "graphml", "netron", "model-explorer")
