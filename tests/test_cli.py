@@ -315,7 +315,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_is_fast() -> None:
-    """0.3 s is promised. It waits for nothing, so processor time is its wall time on a machine that is not busy."""
+    """0.3 s is promised. It waits for nothing, so the least processor time is its wall time on an idle machine."""
 
     def seconds() -> float:
         before = os.times()
@@ -323,7 +323,7 @@ def test_help_is_fast() -> None:
         after = os.times()
         return after.children_user + after.children_system - before.children_user - before.children_system
 
-    assert min(seconds() for _ in range(3)) < 0.3
+    assert min(seconds() for _ in range(8)) < 0.3
 
 
 # A whole parent, up to the process border and back, with a worker that needs no framework.

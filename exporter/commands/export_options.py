@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import click
 
+from exporter.commands.option_lists import Command, add_options
 from exporter.commands.reading_options import reading_options
 from exporter.formats import FORMATS
 from exporter.formats.pictures import COLOURINGS, DIRECTIONS, THEME_NAMES
 from exporter.options import DTYPES, EXTERNAL_DATA_CHOICES, SUPPORTED_OPSETS
 from exporter.records import Job, PictureOptions
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def split_formats(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> tuple[str, ...] | None:
@@ -126,9 +124,4 @@ AFTER = (
 
 def export_options(command: Command) -> Command:
     """Adds them to a command, those that say how a source is read between them; all are fields of `ExportOptions`."""
-    for option in reversed(AFTER):
-        command = option(command)
-    command = reading_options(command)
-    for option in reversed(BEFORE):
-        command = option(command)
-    return command
+    return add_options(command, (*BEFORE, reading_options, *AFTER))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+from exporter.commands.option_lists import Command, add_options
 
 
 def split_names(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> tuple[str, ...]:
@@ -56,6 +55,4 @@ OPTIONS = (
 
 def reading_options(command: Command) -> Command:
     """Adds them to a command; their names are those of the fields of `ExportOptions`."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
+    return add_options(command, OPTIONS)

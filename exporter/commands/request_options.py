@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+from exporter.commands.option_lists import add_options
+
 PLAN_FORMATS = ("table", "json")
 
 
-def request_options(*, expose_value: bool = True) -> Callable[[Command], Command]:
+def request_options(*, expose_value: bool = True) -> Callable[[Any], Any]:
     """Adds them to a command, which gets `files`, `dry_run` and `plan_format`, or nothing where they cannot come."""
     options = (
         click.option(
@@ -39,9 +41,4 @@ def request_options(*, expose_value: bool = True) -> Callable[[Command], Command
         ),
     )
 
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    return partial(add_options, options=options)

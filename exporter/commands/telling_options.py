@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+from exporter.commands.option_lists import add_options
 
 
-def telling_options(*, expose_value: bool = True) -> Callable[[Command], Command]:
+def telling_options(*, expose_value: bool = True) -> Callable[[Any], Any]:
     """Adds them to a command, which gets them as the fields of `TellingOptions`, or not where they cannot come."""
     options = (
         click.option(
@@ -35,9 +36,4 @@ def telling_options(*, expose_value: bool = True) -> Callable[[Command], Command
         ),
     )
 
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    return partial(add_options, options=options)
