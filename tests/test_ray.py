@@ -142,7 +142,7 @@ def test_ctrl_c_once_finishes_what_runs(cluster: Cluster, tmp_path: Path) -> Non
 
 
 def test_ctrl_c_twice_stops_at_once(cluster: Cluster, tmp_path: Path) -> None:
-    sources = [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(3)]
+    sources = [weights_file(tmp_path / f"m{number}.safetensors", 4 * MANY_TENSORS) for number in range(3)]
     batch = BatchRun(tmp_path, [*sources, "--executor", "ray", "--ray-address", cluster.address])
     batch.wait_for(": started", 2)
     batch.interrupt()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ LOST_NODE_RETRIES = 3
 QUEUED_JOBS = 16
 # A job that no node can take would wait for ever, also where the node that could have taken it has gone.
 FEASIBLE_SECONDS = 5.0
+# How long to wait for what a job told before its end; with a node that was lost it may be lost, too.
+LETTERS_SECONDS = 2.0
 # From asking a job to end to ending it without asking.
 PATIENCE_SECONDS = 10.0
 
@@ -41,6 +43,31 @@ class _Sent:
     why_stopped: str = ""
     kill_at: float | None = None
     recalled: bool = False
+    letters: int = 0
+
+    def read(self, event: wire.Event | None) -> Message:
+        self.letters += 1
+        if event is None:
+            # Where Ray repeats a job, those of the first attempt do not count.
+            self.begun, self.letters = True, 1
+            return Started(self.task)
+        if isinstance(event, wire.MemoryEvent):
+            self.rss_bytes = event.rss_bytes
+        return Event(self.task, event)
+
+
+@dataclass
+class _End:
+    """Told when everything before it has come, or is not to be expected any more."""
+
+    sent: _Sent
+    message: Ended
+    letters: int = 0
+    at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_due(self) -> bool:
+        return self.sent.letters >= self.letters or time.monotonic() - self.at > LETTERS_SECONDS
 
 
 class RayExecutor:
@@ -52,6 +79,7 @@ class RayExecutor:
         self._most = policy.jobs
         self._sent: dict[int, _Sent] = {}
         self._failed: list[Message] = []
+        self._ends: dict[int, _End] = {}
         self._folders: dict[Path, SharedFolder] = {}
         self._nodes, self._asked_nodes = ray_cluster.nodes(self._ray), time.monotonic()
         self.jobs = policy.jobs or int(sum(node.cpus for node in self._nodes) // CPUS_PER_JOB)
@@ -96,8 +124,8 @@ class RayExecutor:
             found += self._open_letters()
         for reference in ready:
             if reference in ours:
-                found.append(self._end(ours[reference]))
-        return found
+                self._take(ours[reference])
+        return found + self._ends_that_are_due()
 
     def stop(self, task: Task, why: str) -> None:
         if sent := self._sent.get(task.number):
@@ -119,7 +147,7 @@ class RayExecutor:
         for sent in self._sent.values():
             self._cancel(sent)
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while self._sent and time.monotonic() < deadline:
+        while (self._sent or self._ends) and time.monotonic() < deadline:
             self.messages(0.1)
         self._ray.shutdown()
         for folder in self._folders.values():
@@ -169,30 +197,31 @@ class RayExecutor:
         self._letters = self._mailbox.take.remote()
         found: list[Message] = []
         for letter in letters:
-            # One that comes after the end was overtaken on its way.
-            if sent := self._sent.get(letter.number):
-                found.append(self._read(sent, letter.event))
+            ended = self._ends.get(letter.number)
+            if sent := ended.sent if ended else self._sent.get(letter.number):
+                found.append(sent.read(letter.event))
         return found
-
-    def _read(self, sent: _Sent, event: wire.Event | None) -> Message:
-        if event is None:
-            sent.begun = True
-            return Started(sent.task)
-        if isinstance(event, wire.MemoryEvent):
-            sent.rss_bytes = event.rss_bytes
-        return Event(sent.task, event)
 
     def _cancel(self, sent: _Sent) -> None:
         self._ray.cancel(sent.reference)
         sent.kill_at = time.monotonic() + PATIENCE_SECONDS
 
-    def _end(self, sent: _Sent) -> Ended:
+    def _take(self, sent: _Sent) -> None:
+        """What Ray has of a job that has ended."""
         del self._sent[sent.task.number]
         try:
-            outcome: Outcome = self._ray.get(sent.reference)
-            return Ended(sent.task, replace(outcome, output_path=sent.task.job.output_path))
+            done: ray_task.Done = self._ray.get(sent.reference)
+            outcome = replace(done.outcome, output_path=sent.task.job.output_path)
+            end = _End(sent, Ended(sent.task, outcome), done.letters)
         except self._ray.exceptions.RayError as error:
-            return Ended(sent.task, _failed(sent.task, self._lost(sent, error)), sent.recalled)
+            end = _End(sent, Ended(sent.task, _failed(sent.task, self._lost(sent, error)), sent.recalled))
+        self._ends[sent.task.number] = end
+
+    def _ends_that_are_due(self) -> list[Message]:
+        due = [end for end in self._ends.values() if end.is_due]
+        for end in due:
+            del self._ends[end.sent.task.number]
+        return [end.message for end in due]
 
     def _lost(self, sent: _Sent, error: Exception) -> ExportError:
         """Why there is no outcome that a node sent."""

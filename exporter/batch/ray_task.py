@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import os
 import platform
 import time
@@ -32,6 +33,14 @@ class Letter:
     event: wire.Event | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What the Ray task gives back. `letters` were sent since the job began, and may still be on their way."""
+
+    outcome: Outcome
+    letters: int = 0
+
+
 class Mailbox:
     """A Ray actor beside the batch, to which nodes write and of which the batch asks what is new."""
 
@@ -51,10 +60,12 @@ class Mailbox:
         return letters
 
 
-def carry_out(number: int, job: Job, execute: Execute, mark: str | None, version: str, mailbox: Any) -> Outcome:
+def carry_out(number: int, job: Job, execute: Execute, mark: str | None, version: str, mailbox: Any) -> Done:
     """The Ray task. A KeyboardInterrupt is how Ray cancels it: it ends the worker, clears up, and goes on to Ray."""
+    letters = itertools.count()
 
     def tell(event: wire.Event | None) -> None:
+        next(letters)
         mailbox.put.remote(Letter(number, event))
 
     try:
@@ -62,10 +73,11 @@ def carry_out(number: int, job: Job, execute: Execute, mark: str | None, version
         if mark is not None:
             shared_folder.require_seen(Path(mark), platform.node())
     except ExportError as error:
-        return Outcome(job.name, "failed", job.output_path, error=error.as_record())
+        return Done(Outcome(job.name, "failed", job.output_path, error=error.as_record()))
     # Everything that the child starts with comes from this process; Ray's limit for a task of one CPU is not wanted.
     os.environ.pop("OMP_NUM_THREADS", None)
-    return execute(job, begin=lambda: tell(None), watch=Seldom(tell))
+    outcome = execute(job, begin=lambda: tell(None), watch=Seldom(tell))
+    return Done(outcome, next(letters))
 
 
 class Seldom:
