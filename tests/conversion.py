@@ -19,10 +19,10 @@ import onnxruntime
 
 from exporter.lazy import LazyArray
 from exporter.records import ModelGraph, TensorSpec
-from exporter.sources import onnx_structure
-from exporter.sources.describe import describe, layer_namespaces, weight_names
-from exporter.sources.hollow import HollowScope
-from exporter.sources.tracing import trace
+from exporter.sources.conversion import onnx_structure
+from exporter.sources.conversion.tracing import trace
+from exporter.sources.keras_models.describe import describe, layer_namespaces, weight_names
+from exporter.sources.keras_models.hollow import HollowScope
 from exporter.structure import OnnxStructure
 
 Build = Callable[[], Any]

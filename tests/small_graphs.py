@@ -11,8 +11,8 @@ import onnxruntime
 from onnx import ModelProto, numpy_helper, parser
 
 from exporter.lazy import LazyArray
-from exporter.sources.onnx_graph import stub
-from exporter.sources.optimising import optimise
+from exporter.sources.rewriting.onnx_graph import stub
+from exporter.sources.rewriting.optimising import optimise
 
 HEADER = '<ir_version: 8, opset_import: ["" : 18]>\n'
 

@@ -240,7 +240,10 @@ def test_a_fault_is_found(module: str, source: str, fault: str) -> None:
     ("module", "source"),
     [
         ("exporter.plan", "from exporter.sources import detection\nfrom exporter import __version__"),
-        ("exporter.sources.x", "import keras\nfrom exporter.sources.hollow import HollowScope\nimport onnx"),
+        (
+            "exporter.sources.x",
+            "import keras\nfrom exporter.sources.keras_models.hollow import HollowScope\nimport onnx",
+        ),
         ("exporter.verification_child", "import onnxruntime"),
         ("exporter.cli", "import click\nprint(1)\nsys.exit(2)"),
         ("exporter.worker", "if __name__ == '__main__':\n    sys.exit(main())"),

@@ -22,10 +22,12 @@ from keras.src.legacy.saving import legacy_h5_format
 
 from exporter.lazy import LazyArray
 from exporter.records import Job
-from exporter.sources import archive_members, crc, h5_values, hollow, keras_archive, keras_h5
-from exporter.sources.describe import weight_names
-from exporter.sources.hollow import HollowScope
-from exporter.sources.loading import bind_weights_file
+from exporter.sources import h5_values
+from exporter.sources.graphs import crc
+from exporter.sources.keras_models import archive_members, hollow, keras_archive, keras_h5
+from exporter.sources.keras_models.describe import weight_names
+from exporter.sources.keras_models.hollow import HollowScope
+from exporter.sources.keras_models.loading import bind_weights_file
 from exporter.sources.opened import open_model
 
 pytestmark = pytest.mark.slow

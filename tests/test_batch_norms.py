@@ -17,8 +17,8 @@ import onnx
 import pytest
 from conversion import Converted, convert, filled, hollow_twin, run_onnx
 
-from exporter.sources.describe import describe, layer_namespaces
-from exporter.sources.tracing import trace
+from exporter.sources.conversion.tracing import trace
+from exporter.sources.keras_models.describe import describe, layer_namespaces
 
 WIDTH = 8
 

@@ -23,9 +23,9 @@ from exporter.protobuf import encoded
 from exporter.readers.checkpoint import read
 from exporter.readers.described import DescribedModel
 from exporter.sources.detection import detect
-from exporter.sources.slice_keys import parse_slice, slice_key
-from exporter.sources.sorted_table import MAGIC, MASK_DELTA
-from exporter.sources.tensor_bundle import OBJECT_GRAPH, read_bundle
+from exporter.sources.graphs.slice_keys import parse_slice, slice_key
+from exporter.sources.graphs.sorted_table import MAGIC, MASK_DELTA
+from exporter.sources.graphs.tensor_bundle import OBJECT_GRAPH, read_bundle
 
 SHARD = "data-00000-of-00001"
 

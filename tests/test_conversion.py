@@ -24,7 +24,7 @@ from models import BEYOND, MODELS
 from sampling import sampled
 
 from exporter.errors import UnsupportedError
-from exporter.sources.onnx_graph import graphs
+from exporter.sources.rewriting.onnx_graph import graphs
 
 # How close, relative to the largest value of an output: ONNX Runtime sums in another order than TensorFlow.
 TOLERANCE = {"half_precision": 1e-2}

@@ -21,7 +21,7 @@ from exporter.costs.model_costs import DIMENSION, job_costs, layer_costs
 from exporter.costs.node_costs import node_costs
 from exporter.formats import layer_table, model_table
 from exporter.records import Edge, Job, Layer, LayerCosts, Material, ModelGraph, OnnxNode, TensorSpec
-from exporter.sources.describe import describe
+from exporter.sources.keras_models.describe import describe
 
 Build = Callable[[], keras.Model]
 PRODUCTS = ("Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul", "BatchMatMulV2")

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.sources.crc import LEAST_NBYTES, PiecewiseCrc, combined
+from exporter.sources.graphs.crc import LEAST_NBYTES, PiecewiseCrc, combined
 
 CONTENT = np.random.default_rng(0).bytes(5 * LEAST_NBYTES + 77)
 

@@ -18,7 +18,7 @@ import pytest
 from keras import layers, ops
 
 from exporter.records import Edge, Layer, ModelGraph
-from exporter.sources.describe import describe, graph_of, layer_namespaces, weight_names
+from exporter.sources.keras_models.describe import describe, graph_of, layer_namespaces, weight_names
 
 
 @pytest.fixture(autouse=True)
@@ -411,7 +411,7 @@ def test_a_hollow_model_larger_than_memory_allocates_nothing() -> None:
 
 FRESH = """
 import hashlib, keras, os
-from exporter.sources.describe import describe
+from exporter.sources.keras_models.describe import describe
 keras.StatelessScope(initialize_variables=False).__enter__()
 print(hashlib.sha256(repr(describe(keras.applications.MobileNetV3Small(weights=None), "m")).encode()).hexdigest())
 """

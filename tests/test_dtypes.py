@@ -29,8 +29,8 @@ from test_archives import values
 from exporter.errors import UnsupportedError, UsageError
 from exporter.lazy import LazyArray
 from exporter.options import ExportOptions, checked
-from exporter.sources import runnable
-from exporter.sources.precision import Losses, StoredArray, stored_nbytes, value_grows
+from exporter.sources.conversion import runnable
+from exporter.sources.conversion.precision import Losses, StoredArray, stored_nbytes, value_grows
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # Relative to the largest value of an output; half precision keeps 8 and 11 bits, in Keras's own result too.

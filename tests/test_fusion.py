@@ -23,8 +23,8 @@ from models import MODELS
 from onnx import TensorProto, helper
 
 from exporter.errors import UnsupportedError
-from exporter.sources import opsets
-from exporter.sources.tf2onnx_einsum import as_product
+from exporter.sources.conversion import opsets
+from exporter.sources.conversion.tf2onnx_einsum import as_product
 
 IMAGE = (8, 9, 4)
 

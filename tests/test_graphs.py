@@ -20,10 +20,10 @@ from google.protobuf import text_format
 from exporter import cli
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
 from exporter.records import Job, Outcome
-from exporter.sources import graph_def, saved_model
 from exporter.sources.detection import detect
-from exporter.sources.graph_names import namespaces
-from exporter.sources.hollow_graph import GRAPH, read_graph_file
+from exporter.sources.graphs import graph_def, saved_model
+from exporter.sources.graphs.graph_names import namespaces
+from exporter.sources.graphs.hollow_graph import GRAPH, read_graph_file
 
 v1 = tf.compat.v1
 

@@ -25,9 +25,9 @@ from exporter.errors import SourceError
 from exporter.readers import Unexplained
 from exporter.readers.keras_h5 import read
 from exporter.records import ModelGraph
-from exporter.sources import keras_h5
-from exporter.sources.describe import describe
-from exporter.sources.hollow import HollowScope
+from exporter.sources.keras_models import keras_h5
+from exporter.sources.keras_models.describe import describe
+from exporter.sources.keras_models.hollow import HollowScope
 
 # Models of the suite that Keras itself cannot save, or cannot load again from HDF5.
 NOT_LOADED = {

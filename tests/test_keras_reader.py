@@ -29,9 +29,9 @@ from exporter.readers import Unexplained
 from exporter.readers.json_cursor import JsonCursor
 from exporter.readers.keras_archive import read
 from exporter.records import ModelGraph
-from exporter.sources import keras_archive
-from exporter.sources.describe import describe
-from exporter.sources.hollow import HollowScope
+from exporter.sources.keras_models import keras_archive
+from exporter.sources.keras_models.describe import describe
+from exporter.sources.keras_models.hollow import HollowScope
 
 # Models of the suite that Keras itself cannot save or load again.
 NOT_SAVED = {"embedding_tied", "activation_threshold"}

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from small_graphs import graph, ops, optimised
 
-from exporter.sources import minimum_cut
-from exporter.sources.layout_rules import composed, inverse, normal
-from exporter.sources.minimum_cut import SINK, SOURCE, FlowNetwork
+from exporter.sources.rewriting import minimum_cut
+from exporter.sources.rewriting.layout_rules import composed, inverse, normal
+from exporter.sources.rewriting.minimum_cut import SINK, SOURCE, FlowNetwork
 
 FIRST, LAST = "<perm = [0, 3, 1, 2]>", "<perm = [0, 2, 3, 1]>"
 

@@ -28,11 +28,11 @@ from layer_chain import BLOCKS, CHAINS, write
 from onnx import helper
 from tf2onnx.graph import Graph
 
-from exporter.sources import onnx_structure, tf2onnx_linear
-from exporter.sources.deep_graphs import deep_recursion
-from exporter.sources.describe import describe, layer_namespaces
-from exporter.sources.keras_archive import without_weights
-from exporter.sources.tracing import trace
+from exporter.sources.conversion import onnx_structure, tf2onnx_linear
+from exporter.sources.conversion.tracing import trace
+from exporter.sources.keras_models.deep_graphs import deep_recursion
+from exporter.sources.keras_models.describe import describe, layer_namespaces
+from exporter.sources.keras_models.keras_archive import without_weights
 
 LAYERS_OF_BLOCK = {"transformer": 5, "convolutional": 4}
 

@@ -14,8 +14,8 @@ from exporter import verification
 from exporter.batch.needs import IMPORT_BYTES, READING_BYTES, UNKNOWN, need_bytes
 from exporter.memory import conversion_bound_bytes
 from exporter.records import TensorSpec
-from exporter.sources.application_sizes import SIZES
 from exporter.sources.detection.applications import application_names
+from exporter.sources.keras_models.application_sizes import SIZES
 from exporter.sources.opened import open_model
 
 

@@ -20,7 +20,7 @@ from view_graphs import transformer
 from exporter.formats.view_model.facts import facts_of as layer_facts
 from exporter.formats.view_model.layer_graph import layer_model
 from exporter.formats.view_model.model import view_model
-from exporter.sources.describe import describe
+from exporter.sources.keras_models.describe import describe
 
 VIEW = "model.view.onnx"
 

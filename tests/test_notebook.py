@@ -150,7 +150,7 @@ def test_an_optimizer_is_left_out(model: Any, tmp_path: Path) -> None:
     """Adam holds twice the size of the weights."""
     import h5py
 
-    from exporter.sources.live_model import write_folder
+    from exporter.sources.keras_models.live_model import write_folder
 
     net = keras.Sequential([keras.Input((50,)), layers.Dense(50, name="wide")], name="net")
     net.compile("adam", "mse")
@@ -210,7 +210,7 @@ def test_a_model_that_keras_cannot_serialise_is_described(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("called_on", "texts"), [((1, 3), ("?,3",)), ((2, None, 3), ("?,?,3",)), (None, ())])
 def test_the_inputs_of_a_subclassed_model_are_those_that_it_was_called_on(called_on: Any, texts: Any) -> None:
-    from exporter.sources.live_model import recorded_input_shapes
+    from exporter.sources.keras_models.live_model import recorded_input_shapes
 
     net = Unserialisable(layers.Dense(2, name="out"))
     if called_on:
@@ -263,7 +263,9 @@ def test_what_is_refused(what: Any, options: dict[str, Any], kind: type[Exceptio
 def test_bad_options_are_found_before_a_model_is_written(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.sources.live_model.write_folder", lambda *_: pytest.fail("it was written"))
+    monkeypatch.setattr(
+        "exporter.sources.keras_models.live_model.write_folder", lambda *_: pytest.fail("it was written")
+    )
     with pytest.raises(UsageError):
         export(model, tmp_path, opset=3)
 
@@ -282,7 +284,7 @@ def test_a_failure_of_the_worker_is_raised(model: Any, tmp_path: Path) -> None:
 
 
 def test_a_description_that_is_damaged(model: Any, tmp_path: Path) -> None:
-    from exporter.sources.live_model import write_graph
+    from exporter.sources.keras_models.live_model import write_graph
 
     write_graph(model, "net", tmp_path / "net", with_weights=False)
     whole = (tmp_path / "net").read_bytes()

@@ -8,7 +8,7 @@ import pytest
 from small_graphs import filled, graph, inputs_of, made_lazy, run
 
 from exporter.lazy import LazyArray
-from exporter.sources.onnx_editor import Editor
+from exporter.sources.rewriting.onnx_editor import Editor
 
 
 def types(editor: Editor) -> list[str]:

@@ -22,7 +22,7 @@ from exporter.errors import ExportError, SourceError, UsageError
 from exporter.readers.onnx_file import read
 from exporter.sources.detection import detect
 from exporter.sources.detection.kinds import ONNX_FILE
-from exporter.sources.name_scopes import below, layers_of, node_names, outer_scopes
+from exporter.sources.graphs.name_scopes import below, layers_of, node_names, outer_scopes
 
 
 def rows(folder: Path, table: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from test_conversion import check_layers, check_names, check_values
 
 from exporter.options import SUPPORTED_OPSETS
-from exporter.sources import opsets
+from exporter.sources.conversion import opsets
 
 # Reductions and `Squeeze` take their axes as inputs from 13 and 18 on, `Resize` has axes from 18 on, `Pad` from 18 on.
 # Above 18 the graph is that of 18 but for norms and `Gelu`; each of these opsets has a new version of some op in it.

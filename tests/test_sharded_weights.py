@@ -20,10 +20,10 @@ from keras.src.saving import saving_lib
 
 from exporter.errors import SourceError
 from exporter.records import Outcome
-from exporter.sources import sharded_store
-from exporter.sources.hollow import HollowScope
-from exporter.sources.loading import bind_weights_file, load_weights_file
-from exporter.sources.weight_map import read_weight_map, shard_paths
+from exporter.sources.keras_models import sharded_store
+from exporter.sources.keras_models.hollow import HollowScope
+from exporter.sources.keras_models.loading import bind_weights_file, load_weights_file
+from exporter.sources.keras_models.weight_map import read_weight_map, shard_paths
 
 # Small enough for a shard per variable or two: layers are cut apart.
 SHARD_GIB = 320 / 2**30

@@ -14,11 +14,11 @@ from onnx import numpy_helper
 from small_graphs import filled, graph, made_lazy, ops, optimised, run
 
 from exporter.lazy import LazyArray
-from exporter.sources.constant_folding import FOLDERS, fold_constants
-from exporter.sources.onnx_editor import Editor
-from exporter.sources.onnx_graph import stub
-from exporter.sources.optimising import optimise
-from exporter.sources.precision import VECTOR_NBYTES, StoredArray
+from exporter.sources.conversion.precision import VECTOR_NBYTES, StoredArray
+from exporter.sources.rewriting.constant_folding import FOLDERS, fold_constants
+from exporter.sources.rewriting.onnx_editor import Editor
+from exporter.sources.rewriting.onnx_graph import stub
+from exporter.sources.rewriting.optimising import optimise
 
 # Each computes `y` from constants only.
 FOLDED = {

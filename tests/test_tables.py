@@ -19,8 +19,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from exporter.comparison import compare, make_inputs
 from exporter.errors import SourceError
 from exporter.records import Outcome, TensorSpec
-from exporter.sources import saved_model, table_filling
-from exporter.sources.lookup_table import exported
+from exporter.sources.graphs import saved_model, table_filling
+from exporter.sources.graphs.lookup_table import exported
 from exporter.verification_keys import UNKNOWN_TEXT, table_keys
 
 v1 = tf.compat.v1

@@ -21,10 +21,10 @@ from web_files import normal
 
 from exporter.errors import SourceError
 from exporter.readers.tfjs_layers import read
-from exporter.sources import tfjs_layers
-from exporter.sources.describe import describe
 from exporter.sources.detection import detect
-from exporter.sources.hollow import HollowScope
+from exporter.sources.keras_models.describe import describe
+from exporter.sources.keras_models.hollow import HollowScope
+from exporter.sources.web import tfjs_layers
 from exporter.sources.web.layer_weights import weights_by_layer
 from exporter.sources.web.model_json import read_model_json
 

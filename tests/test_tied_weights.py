@@ -17,7 +17,7 @@ from conversion import convert, filled, random_inputs, run_keras, run_onnx
 from keras import layers
 
 from exporter.lazy import LazyArray
-from exporter.sources import tied_weights
+from exporter.sources.conversion import tied_weights
 
 
 def tied() -> Any:

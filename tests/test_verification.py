@@ -306,7 +306,7 @@ def test_a_source_that_does_not_run_is_skipped(exported: tuple[Job, ModelGraph, 
 BROKEN_WORKER = """
     import sys
     import numpy as np
-    import exporter.sources.onnx_structure as structure
+    import exporter.sources.conversion.onnx_structure as structure
     from exporter import worker
     from exporter.lazy import LazyArray
 

@@ -14,9 +14,9 @@ from exporter.errors import ExportError
 from exporter.memory import conversion_bound_bytes
 from exporter.readers import is_only_read
 from exporter.records import Job
-from exporter.sources.application_sizes import SIZES, Sizes
 from exporter.sources.detection.kinds import APPLICATION
 from exporter.sources.digest import nbytes
+from exporter.sources.keras_models.application_sizes import SIZES, Sizes
 from exporter.storage.addresses import is_address
 
 # Importing TensorFlow with all that a conversion needs; measured, 450 to 650 MB.

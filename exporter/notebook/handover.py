@@ -19,7 +19,7 @@ from exporter.options import ExportOptions, checked
 from exporter.sources.detection import safe_name
 
 # By name: this process must be able to do without Keras, and one that has a model has imported Keras already.
-LIVE_MODEL = "exporter.sources.live_model"
+LIVE_MODEL = "exporter.sources.keras_models.live_model"
 WHAT_IS_TAKEN = "a Keras model, or the path or name of a source"
 
 

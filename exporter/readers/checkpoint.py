@@ -8,8 +8,8 @@ from exporter.readers.described import DescribedModel
 from exporter.readers.weight_tree import Tensor, described
 from exporter.records import Job
 from exporter.sources.detection.tensorflow_files import checkpoint_prefix
-from exporter.sources.tensor_bundle import OBJECT_GRAPH, TensorBundle, read_bundle
-from exporter.sources.tensorflow_types import numpy_dtype, type_name
+from exporter.sources.graphs.tensor_bundle import OBJECT_GRAPH, TensorBundle, read_bundle
+from exporter.sources.graphs.tensorflow_types import numpy_dtype, type_name
 from exporter.unique_names import Names
 
 # How TensorFlow 2 ends the key of a variable's value; before it is the way from object to object.

@@ -16,9 +16,9 @@ from exporter.sources.detection.kinds import (
     TFJS_GRAPH,
     TFJS_LAYERS,
 )
+from exporter.sources.keras_models.weight_map import is_sharded, named_weights
 from exporter.sources.safetensors_index import is_index, named_shards
 from exporter.sources.web.model_json import named_files
-from exporter.sources.weight_map import is_sharded, named_weights
 from exporter.storage.fetching import Progress, fetch_beside, names_like
 
 

@@ -23,9 +23,9 @@ from exporter.readers.keras_unloadable import with_refusals
 from exporter.readers.keras_weights import labels_in, ordered, tensors_in
 from exporter.readers.weight_tree import described
 from exporter.records import Job
-from exporter.sources import archive_members
-from exporter.sources.archive_members import WEIGHTS
 from exporter.sources.h5_values import Extent, dtype_of, lazy_dataset
+from exporter.sources.keras_models import archive_members
+from exporter.sources.keras_models.archive_members import WEIGHTS
 
 # What HDF5 says of a path whose beginning is missing.
 MISSING = "component not found"

@@ -28,7 +28,7 @@ from exporter.readers.keras_quantised import is_plain
 from exporter.readers.keras_sequences import ATTENTION, BUILT, BUILT_WITH_SHAPES, RECURRENT, WRAPPERS, output_count
 from exporter.readers.keras_shapes import SETTINGS, input_spec, output_dtype
 from exporter.records import Shape
-from exporter.sources.config_text import config_text
+from exporter.sources.keras_models.config_text import config_text
 
 MODELS = ("Functional", "Sequential")
 OPERATION_MODULES = ("keras.src.ops", "keras.ops")

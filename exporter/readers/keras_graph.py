@@ -1,4 +1,4 @@
-"""From a model's config and the shapes of its weights to its description: the rows that `sources.describe` gives.
+"""From a config and the shapes of weights to a description: the rows that `sources.keras_models.describe` gives.
 
 Linear in layers and edges; the tensors of a call carry the shapes of what came before, so that only the outputs of the
 model have to be worked out.

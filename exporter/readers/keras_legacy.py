@@ -17,7 +17,7 @@ from exporter.readers.keras_inner import Reading
 from exporter.readers.keras_model import RawModel
 from exporter.readers.keras_outputs import resolve
 from exporter.readers.keras_sequences import BUILT, BUILT_WITH_SHAPES
-from exporter.sources.keras_2_config import renumber_nested_calls
+from exporter.sources.keras_models.keras_2_config import renumber_nested_calls
 
 MODELS = {"Functional": "Functional", "Model": "Functional", "Sequential": "Sequential"}
 # Names of classes in a file that are not those by which an archive has them.

@@ -9,7 +9,7 @@ from exporter.errors import ExportError
 from exporter.readers import Unexplained, unloaded_note
 from exporter.readers.described import DescribedModel
 from exporter.records import Job
-from exporter.sources import untrusted
+from exporter.sources.keras_models import untrusted
 
 
 def with_refusals(

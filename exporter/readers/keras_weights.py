@@ -13,7 +13,7 @@ from exporter.readers.h5_groups import DAMAGE, TOP_LEVEL, damaged, datasets, leg
 from exporter.readers.weight_tree import Part, Tensor, described, natural
 from exporter.records import Job
 from exporter.sources.h5_values import COPY_AGAIN, Extent, lazy_dataset
-from exporter.sources.weight_map import is_sharded, shard_paths
+from exporter.sources.keras_models.weight_map import is_sharded, shard_paths
 from exporter.unique_names import Names
 
 T = TypeVar("T")

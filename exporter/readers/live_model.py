@@ -1,4 +1,4 @@
-"""A model of another process, as that process has described it for this one (`exporter.sources.live_model`)."""
+"""A model of another process, as that one described it (`exporter.sources.keras_models.live_model`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporter.lazy import LazyArray
 from exporter.readers.described import DescribedModel
 from exporter.records import Job, ModelGraph
 from exporter.sources.h5_values import lazy_dataset
-from exporter.sources.live_file import FROM_LIVE_MODEL, GRAPH, WEIGHTS
+from exporter.sources.keras_models.live_file import FROM_LIVE_MODEL, GRAPH, WEIGHTS
 from exporter.wire import restore
 
 # What h5py raises for damaged files, and what JSON that is no description does.

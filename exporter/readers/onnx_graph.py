@@ -17,9 +17,9 @@ from onnx import AttributeProto, NodeProto, ValueInfoProto
 from exporter.readers.onnx_initializers import dtype_name, initializer_nbytes
 from exporter.readers.onnx_parts import OnnxParts
 from exporter.records import Cost, ModelGraph, OnnxNode, Shape, TensorSpec, Weight
-from exporter.sources.name_scopes import layers_of, node_names
-from exporter.sources.onnx_graph import used_names
-from exporter.sources.scope_rows import ROOT, ScopeRows
+from exporter.sources.graphs.name_scopes import layers_of, node_names
+from exporter.sources.graphs.scope_rows import ROOT, ScopeRows
+from exporter.sources.rewriting.onnx_graph import used_names
 
 # Settings longer than this, and the elements of tensors among them, are named and not shown.
 LONGEST_SETTING = 200

@@ -9,16 +9,16 @@ One of another framework has `open_source(job, spool_path)`, which gives what `e
 from __future__ import annotations
 
 SOURCES: dict[str, str] = {
-    "application": "exporter.sources.application",
-    "keras_archive": "exporter.sources.keras_archive",
-    "keras_h5": "exporter.sources.keras_h5",
-    "keras_folder": "exporter.sources.keras_folder",
-    "architecture": "exporter.sources.architecture",
-    "factory": "exporter.sources.factory",
-    "saved_model": "exporter.sources.saved_model",
-    "graph_def": "exporter.sources.graph_def",
-    "meta_graph": "exporter.sources.meta_graph",
-    "tflite": "exporter.sources.tflite_file",
-    "tfjs_graph": "exporter.sources.tfjs_graph",
-    "tfjs_layers": "exporter.sources.tfjs_layers",
+    "application": "exporter.sources.keras_models.application",
+    "keras_archive": "exporter.sources.keras_models.keras_archive",
+    "keras_h5": "exporter.sources.keras_models.keras_h5",
+    "keras_folder": "exporter.sources.keras_models.keras_folder",
+    "architecture": "exporter.sources.keras_models.architecture",
+    "factory": "exporter.sources.keras_models.factory",
+    "saved_model": "exporter.sources.graphs.saved_model",
+    "graph_def": "exporter.sources.graphs.graph_def",
+    "meta_graph": "exporter.sources.graphs.meta_graph",
+    "tflite": "exporter.sources.lite.tflite_file",
+    "tfjs_graph": "exporter.sources.web.tfjs_graph",
+    "tfjs_layers": "exporter.sources.web.tfjs_layers",
 }

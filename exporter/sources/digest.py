@@ -18,7 +18,7 @@ from exporter.records import WEIGHT_CHOICES, Job
 from exporter.sources.detection import SourceRef, files_of
 from exporter.sources.detection.kinds import APPLICATION, FACTORY
 from exporter.sources.detection.python_sources import code_file, parts
-from exporter.sources.weight_map import weights_files
+from exporter.sources.keras_models.weight_map import weights_files
 
 # Hashing more than this takes longer than a glance; it is then done beside the conversion.
 CHEAP_NBYTES = 256 * 2**20

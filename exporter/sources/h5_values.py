@@ -12,7 +12,7 @@ from ml_dtypes import bfloat16
 
 from exporter.errors import SourceError
 from exporter.lazy import LazyArray, Part
-from exporter.sources.crc import PiecewiseCrc
+from exporter.sources.graphs.crc import PiecewiseCrc
 
 COPY_AGAIN = "copy or download it again"
 # Linux reads at most 2 GiB at once.

@@ -15,17 +15,18 @@ import keras
 from exporter.errors import SourceError, UnsupportedError
 from exporter.lazy import LazyArray
 from exporter.records import Job, ModelGraph, TensorSpec
-from exporter.sources import SOURCES, onnx_structure
-from exporter.sources.describe import describe, layer_namespaces, weight_names
-from exporter.sources.hollow import HollowScope
+from exporter.sources import SOURCES
+from exporter.sources.conversion import onnx_structure
+from exporter.sources.conversion.structure_costs import with_node_costs
+from exporter.sources.conversion.tracing import trace
 from exporter.sources.input_shapes import input_specs
-from exporter.sources.loading import bind_weights_file
-from exporter.sources.random_weights import random_value
-from exporter.sources.structure_costs import with_node_costs
-from exporter.sources.symbolic_inputs import with_inputs
-from exporter.sources.tracing import trace
-from exporter.sources.untrusted import SAVE_HINT
-from exporter.sources.user_code import register_custom_objects
+from exporter.sources.keras_models.describe import describe, layer_namespaces, weight_names
+from exporter.sources.keras_models.hollow import HollowScope
+from exporter.sources.keras_models.loading import bind_weights_file
+from exporter.sources.keras_models.random_weights import random_value
+from exporter.sources.keras_models.symbolic_inputs import with_inputs
+from exporter.sources.keras_models.untrusted import SAVE_HINT
+from exporter.sources.keras_models.user_code import register_custom_objects
 from exporter.structure import OnnxStructure
 
 

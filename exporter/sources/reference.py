@@ -11,13 +11,13 @@ import numpy as np
 
 from exporter.records import Job
 from exporter.sources import SOURCES
-from exporter.sources.deep_graphs import deep_recursion
-from exporter.sources.describe import weight_names
-from exporter.sources.hollow import HollowScope
-from exporter.sources.loading import load_weights_file
-from exporter.sources.random_weights import random_value
-from exporter.sources.symbolic_inputs import with_inputs
-from exporter.sources.user_code import register_custom_objects
+from exporter.sources.keras_models.deep_graphs import deep_recursion
+from exporter.sources.keras_models.describe import weight_names
+from exporter.sources.keras_models.hollow import HollowScope
+from exporter.sources.keras_models.loading import load_weights_file
+from exporter.sources.keras_models.random_weights import random_value
+from exporter.sources.keras_models.symbolic_inputs import with_inputs
+from exporter.sources.keras_models.user_code import register_custom_objects
 
 
 def reference_outputs(job: Job, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from exporter.errors import SourceError
 from exporter.sources.json_file import read_json
-from exporter.sources.weight_map import MAP_KEY
+from exporter.sources.keras_models.weight_map import MAP_KEY
 
 SUFFIX = ".safetensors"
 # The limit of the safetensors library.

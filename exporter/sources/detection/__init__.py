@@ -43,8 +43,8 @@ from exporter.sources.detection.kinds import (
     TFLITE_FILE,
     Seen,
 )
+from exporter.sources.keras_models.weight_map import weights_files
 from exporter.sources.safetensors_index import index_files
-from exporter.sources.weight_map import weights_files
 
 # Asked in this order, those with a signature first.
 FILE_KINDS: tuple[Callable[[Seen], str | None], ...] = (

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import ExportError, SourceError, UnsupportedError
-from exporter.sources import weight_map
 from exporter.sources.detection.kinds import (
     ARCHITECTURE,
     KERAS_ARCHIVE,
@@ -21,6 +20,7 @@ from exporter.sources.detection.kinds import (
     SAVE_HINT,
     Seen,
 )
+from exporter.sources.keras_models import weight_map
 from exporter.sources.safetensors_index import is_shard_map
 
 if TYPE_CHECKING:

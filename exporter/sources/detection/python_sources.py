@@ -14,7 +14,7 @@ from pathlib import Path
 
 from exporter.errors import SourceError, TrustError, UsageError
 from exporter.sources.detection.kinds import FACTORY, LIVE_MODEL, Seen
-from exporter.sources.live_file import MARK
+from exporter.sources.keras_models.live_file import MARK
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # `package.module:function` or `folder/file.py:function`.

@@ -15,8 +15,8 @@ from typing import Any
 
 from exporter.errors import UsageError
 from exporter.records import Job, ModelGraph, TensorSpec
+from exporter.sources.graphs.operation_graph import INPUT, Constant, Description, Operation, operation_names
 from exporter.sources.lite.lite_model import OPTIONAL, LiteGraph, LiteModel, LiteOperator, LiteTensor, Signature
-from exporter.sources.operation_graph import INPUT, Constant, Description, Operation, operation_names
 from exporter.unique_names import Names
 
 SUBGRAPH = "Subgraph"

@@ -20,10 +20,10 @@ from tf2onnx.tf_utils import read_tf_node_def_attrs
 
 from exporter.errors import UnsupportedError
 from exporter.lazy import LazyArray
+from exporter.sources.conversion.tf2onnx_lazy import LazyConstants
 from exporter.sources.lite.lite_layers import LiteLayers
 from exporter.sources.lite.lite_model import OPTIONAL, LiteGraph, LiteModel, LiteOperator, LiteTensor, Quantization
 from exporter.sources.lite.operator_options import ENUMERATIONS
-from exporter.sources.tf2onnx_lazy import LazyConstants
 
 # Custom ops whose options tf2onnx reads; others have none that it knows.
 FLEX, DETECTIONS = "Flex", "TFLite_Detection_PostProcess"

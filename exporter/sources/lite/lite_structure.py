@@ -13,14 +13,14 @@ from tf2onnx.handler import tfl_op
 from exporter.errors import UnsupportedError
 from exporter.lazy import LazyArray
 from exporter.records import Job, ModelGraph
-from exporter.sources import onnx_structure, opsets, precision, tf2onnx_convolutions, tf2onnx_linear
+from exporter.sources.conversion import onnx_structure, opsets, precision, tf2onnx_convolutions, tf2onnx_linear
+from exporter.sources.conversion.tf2onnx_lazy import LazyConstants
+from exporter.sources.conversion.tf2onnx_ops import REWRITERS
+from exporter.sources.conversion.tracing import OpOwners
 from exporter.sources.lite import tf2onnx_lite as tf2onnx_lite
 from exporter.sources.lite.lite_layers import LiteLayers
 from exporter.sources.lite.lite_model import OPTIONAL, LiteModel
 from exporter.sources.lite.lite_nodes import FLEX, LiteNodes
-from exporter.sources.tf2onnx_lazy import LazyConstants
-from exporter.sources.tf2onnx_ops import REWRITERS
-from exporter.sources.tracing import OpOwners
 from exporter.structure import OnnxStructure
 
 SATURATION = (

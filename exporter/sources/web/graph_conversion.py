@@ -15,8 +15,8 @@ from tensorflow.python.framework import op_def_registry
 from exporter.errors import SourceError, UnsupportedError
 from exporter.lazy import LazyArray
 from exporter.records import TensorSpec
-from exporter.sources.onnx_graph import replace
-from exporter.sources.tracing import OpOwners, TracedModel, inlined
+from exporter.sources.conversion.tracing import OpOwners, TracedModel, inlined
+from exporter.sources.rewriting.onnx_graph import replace
 from exporter.sources.web.fused_ops import plain_nodes
 from exporter.sources.web.graph_layers import GraphLayers
 from exporter.sources.web.model_json import COPY_HINT, WebModel

@@ -15,7 +15,7 @@ from typing import Any
 
 from exporter.errors import SourceError, UsageError
 from exporter.records import Job, ModelGraph, Shape, TensorSpec
-from exporter.sources.operation_graph import INPUT, Constant, Description, Operation, operation_names
+from exporter.sources.graphs.operation_graph import INPUT, Constant, Description, Operation, operation_names
 from exporter.sources.web.model_json import COPY_HINT, WebModel, WebWeight
 from exporter.unique_names import Names
 

@@ -1,0 +1,1 @@
+"""Models of Keras, from files, functions and `keras.applications`: hollow, described, and with their weights."""

@@ -1,0 +1,1 @@
+"""A converted ONNX graph, made better: smaller, faster to run and easier to read."""
