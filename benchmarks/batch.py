@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -22,7 +23,8 @@ from compare import ENVIRONMENT, TOOLS, Prepared, Run, convert, log, machine, pr
 from exporter.child_process import share_bytes
 from exporter.memory import format_bytes, parse_bytes, processors
 
-POLL_SECONDS = 0.25
+# Shares of memory are looked up page by page; more often would slow down what is measured.
+POLL_SECONDS = 1.0
 # One of each family that tf2onnx can convert within 20 GB, and two sizes of the one that everybody knows.
 COVERING = (
     "MobileNet,MobileNetV2,MobileNetV3Small,EfficientNetB0,EfficientNetV2B0,DenseNet121,InceptionV3,Xception,NASNetMobile,"
@@ -49,9 +51,10 @@ def batch(words: Sequence[str], output: Path) -> Run:
     start, peak_bytes = time.perf_counter(), 0
     process = subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL)
     watched = psutil.Process(process.pid)
-    while process.poll() is None:
+    while process.returncode is None:
         peak_bytes = max(peak_bytes, held_bytes(watched))
-        time.sleep(POLL_SECONDS)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_SECONDS)
     failure = f"exit status {process.returncode}" if process.returncode else ""
     return Run(time.perf_counter() - start, peak_bytes, failure)
 

@@ -32,9 +32,11 @@ FIXED_ENVIRONMENT = {
     "TF_ENABLE_ONEDNN_OPTS": "0",
 }
 DEFAULT_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-# Finding children looks at every process of the machine, and their shares of memory at every page that they have
-# (10 ms each), so it is done more rarely than memory is read.
+# Finding children looks at every process of the machine (4 ms), so it is done more rarely than memory is read.
 LISTING_SECONDS = 0.25
+# For a share of memory the system looks at every page of a process, which takes it 10 to 50 ms where pages are shared:
+# this part of the time is for looking.
+LOOKING_SHARE = 0.03
 
 
 class Child(Protocol):
@@ -101,7 +103,8 @@ class ProcessTree:
         self._root = psutil.Process(pid)
         self._members = [self._root]
         self._listed = time.monotonic()
-        self._shares = 0
+        self._rss_bytes: dict[psutil.Process, int] = {}
+        self._share_bytes, self._next_look = 0, 0.0
 
     def ended(self) -> bool:
         """Whether the process itself has ended; it stays a zombie, and its id its own, until it is waited for."""
@@ -114,12 +117,28 @@ class ProcessTree:
         """What they hold together: the resident set of a single process, of several the sum of their shares.
 
         Memory that processes share (after a `fork`) counts once, divided among them; see `proc_pid_smaps(5)`, Pss.
+        Between two looks at the shares they grow as the resident sets do.
         """
         if time.monotonic() - self._listed >= LISTING_SECONDS:
             self._list()
-            members = [member for member in self._members if member is self._root or _has_started(member)]
-            self._shares = sum(map(share_bytes, members)) if len(members) > 1 else 0
-        return max(_rss_bytes(self._root), self._shares)
+        if len(self._members) == 1:
+            return _rss_bytes(self._root)
+        sizes = {member: _rss_bytes(member) for member in self._members}
+        if sizes.keys() != self._rss_bytes.keys() or time.monotonic() >= self._next_look:
+            return self.look()
+        grown = sum(max(0, size - self._rss_bytes[member]) for member, size in sizes.items())
+        return max(sizes[self._root], self._share_bytes + grown)
+
+    def look(self) -> int:
+        """As `held_bytes`, as it is at this moment."""
+        begun = time.monotonic()
+        self._rss_bytes = {member: _rss_bytes(member) for member in self._members}
+        counted = [member for member in self._members if member is self._root or _has_started(member)]
+        self._share_bytes = sum(map(share_bytes, counted)) if len(counted) > 1 else 0
+        ended = time.monotonic()
+        pause = (ended - begun) / LOOKING_SHARE if len(counted) == len(self._members) else 0.0
+        self._next_look = ended + max(LISTING_SECONDS, pause)
+        return max(self._rss_bytes[self._root], self._share_bytes)
 
     def kill(self) -> None:
         """SIGKILL for all, those included that have left the process group."""

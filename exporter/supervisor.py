@@ -155,16 +155,18 @@ class Supervisor:
                 sources = []
             if time.monotonic() - sampled >= SAMPLE_SECONDS:
                 sampled = time.monotonic()
-                self._sample(tree.held_bytes())
+                self._sample(tree)
 
     def _is_too_late(self) -> bool:
         limit = self.timeout_seconds
         self.too_late = limit is not None and time.monotonic() - self.started > limit
         return self.too_late
 
-    def _sample(self, rss_bytes: int) -> None:
+    def _sample(self, tree: ProcessTree) -> None:
+        rss_bytes, limit = tree.held_bytes(), self.job.max_memory_bytes
+        if limit is not None and rss_bytes > limit:
+            rss_bytes = tree.look()
         self.peak_rss_bytes = max(self.peak_rss_bytes, rss_bytes)
-        limit = self.job.max_memory_bytes
         self.above_limit = limit is not None and rss_bytes > limit
         self.watch(wire.MemoryEvent(rss_bytes, self.peak_rss_bytes))
 

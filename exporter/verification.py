@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from exporter.files import new_file, write_json
 from exporter.records import Job, ModelGraph, TensorSpec, Verification
 from exporter.verification_keys import table_keys
 from exporter.verification_understudy import Understudy
+
+Understudies = Mapping[str, Understudy]
 
 # Half precision keeps 8 to 11 bits, and every framework sums in its own order.
 HALF_PRECISION = {"float16": 2e-2, "bfloat16": 1e-1}
@@ -53,6 +56,9 @@ WEIGHT_COPIES, ACTIVATION_COPIES = 3, 8
 SHARE_OF_LIMIT = 0.9
 SAMPLE_SECONDS = 0.05
 ABOVE_LIMIT = None
+# Those who are always needed; what else there is to do is rare.
+UNDERSTUDIED = ("reference", "runtime")
+NOBODY: Understudies = MappingProxyType({})
 OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Failed to allocate memory")
 
 
@@ -102,11 +108,11 @@ def verify(
     inputs: Sequence[TensorSpec],
     onnx_path: Path,
     scratch: Path,
-    understudy: Understudy | None = None,
+    understudies: Understudies = NOBODY,
 ) -> Verification:
     """Compare; never raises for what goes wrong in a child: that is a skipped verification or a mismatch, with why.
 
-    Temporary files go below `scratch`. `understudy` runs the source, a new process without it.
+    Temporary files go below `scratch`. A role that has an understudy is its own; each other gets a new process.
     """
     batch = 1 if job.reading.dequantize else DYNAMIC_BATCH
     specs = tuple(_concrete(spec, batch) for spec in inputs)
@@ -127,7 +133,7 @@ def verify(
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         write_json(Path(folder) / "request.json", asdict(request))
-        found = _run_children(Path(folder), limit, understudy)
+        found = _run_children(Path(folder), limit, understudies)
     # Messages of libraries name files; what ends up in the manifest must not say where on this machine they are.
     reason = found.reason.replace(f"{onnx_path.parent}{os.sep}", "").replace(os.path.abspath(job.source), job.name)
     return replace(found, reason=reason, needed_bytes=needed, seconds=time.monotonic() - started)
@@ -186,10 +192,10 @@ def _rtol(job: Job, graph: ModelGraph) -> float:
     return max([job.rtol, *limits])
 
 
-def _run_children(folder: Path, limit_bytes: int | None, understudy: Understudy | None = None) -> Verification:
+def _run_children(folder: Path, limit_bytes: int | None, understudies: Understudies) -> Verification:
     """`sensitivity` only has to say something after a mismatch."""
     for role in ("reference", "runtime", "sensitivity"):
-        status, log = _run_child(role, folder, limit_bytes, understudy if role == "reference" else None)
+        status, log = _run_child(role, folder, limit_bytes, understudies.get(role))
         if role == "sensitivity" and status != 0:
             # Nothing speaks for the ONNX file then: the mismatch stands.
             break

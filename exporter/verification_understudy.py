@@ -1,6 +1,6 @@
-"""The process that runs the source for comparison, made before the worker has changed anything.
+"""The processes that run the source and the file for comparison, made before the worker has changed anything.
 
-It is a copy of the worker by `fork` at the moment when the framework has been imported, so that it need not import it
+Each is a copy of the worker by `fork` at the moment when the framework has been imported, so that it need not import it
 again (4 s), and sleeps until it is needed. What the worker does meanwhile (hollow variables, names that were taken) it
 never sees.
 """

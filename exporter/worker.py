@@ -47,7 +47,7 @@ class Work:
     def __init__(self, job: Job, export: Export, reporter: Reporter, *, may_fork: bool = False) -> None:
         self.job, self.export, self.reporter = job, export, reporter
         self.may_fork = may_fork and IS_POSSIBLE
-        self.understudy: Understudy | None = None
+        self.understudies: dict[str, Understudy] = {}
         self.names: list[str] = []
         self.digests: dict[str, str] = {}
         self._background = ThreadPoolExecutor(1, "digest")
@@ -103,7 +103,7 @@ class Work:
         with self.reporter.stage("verify"):
             weights = "random" if opened.is_random else self.job.weights
             job = dataclasses.replace(self.job, weights=weights)
-            self.verification = verify(job, opened.graph, self.inputs, path, self.export.staging, self.understudy)
+            self.verification = verify(job, opened.graph, self.inputs, path, self.export.staging, self.understudies)
         opened.finish_checks()
         return self._outcome(opened, (), time.monotonic() - started)
 
@@ -116,7 +116,7 @@ class Work:
             from exporter import verification
             from exporter.sources import reference  # noqa: F401 (the understudy shall find it imported)
 
-            self.understudy = Understudy(verification.main)
+            self.understudies = {role: Understudy(verification.main) for role in verification.UNDERSTUDIED}
         with self.reporter.stage("build"):
             opened = open_model(self.job, str(self.export.staging))
         self.reporter.note(*opened.notes)
@@ -219,7 +219,7 @@ class Work:
         with self.reporter.stage("verify"):
             carried_out = dataclasses.replace(self.job, weights=weights)
             path = self.export.staging / "model.onnx"
-            return verify(carried_out, opened.graph, self.inputs, path, self.export.staging, self.understudy)
+            return verify(carried_out, opened.graph, self.inputs, path, self.export.staging, self.understudies)
 
     def _outcome(self, opened: Opened | DescribedModel, files: tuple[WrittenFile, ...], seconds: float) -> Outcome:
         mismatch = self.verification is not None and self.verification.status == "mismatch"

@@ -57,7 +57,7 @@ def run_here(job: Job, *, watch: Callable[[wire.Event], None] = lambda event: No
             global_state.set_global_attribute(SCOPE, None)
 
 
-def _roles_here(folder: Path, limit_bytes: int | None = None, understudy: object = None) -> Verification:
+def _roles_here(folder: Path, limit_bytes: int | None = None, understudies: object = None) -> Verification:
     """In place of two child processes: both roles, outside of the hollow scope that the worker lives in."""
     request = wire.restore(verification.Request, json.loads((folder / "request.json").read_text("utf-8")))
     with outside_hollow_scope():
