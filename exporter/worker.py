@@ -35,7 +35,7 @@ from exporter.sources.detection.kinds import ONNX_FILE, WITHOUT_ONNX
 from exporter.sources.digest import source_digest
 from exporter.startup import collect_rarely, hidden, lean_imports
 from exporter.structure import hollow_copy
-from exporter.verification_understudy import IS_POSSIBLE, Understudy
+from exporter.verification.understudy import IS_POSSIBLE, Understudy
 
 if TYPE_CHECKING:
     from exporter.sources.opened import Opened
@@ -94,7 +94,8 @@ class Work:
 
     def check(self) -> Outcome:
         """Compare the source with the file that `against` names; nothing is written. Raises ExportError."""
-        from exporter.verification import given_sizes, verify
+        from exporter.verification.sample_inputs import given_sizes
+        from exporter.verification.verifying import verify
 
         started = time.monotonic()
         opened = self._open()
@@ -113,10 +114,10 @@ class Work:
 
             self.import_rss_bytes = memory.peak_rss_bytes()
         if self.may_fork and (self.job.against or ("onnx" in self.job.formats and self.job.verify)):
-            from exporter import verification
             from exporter.sources import reference  # noqa: F401 (the understudy shall find it imported)
+            from exporter.verification import children, roles
 
-            self.understudies = {role: Understudy(verification.main) for role in verification.UNDERSTUDIED}
+            self.understudies = {role: Understudy(roles.main) for role in children.UNDERSTUDIED}
         with self.reporter.stage("build"):
             opened = open_model(self.job, str(self.export.staging))
         self.reporter.note(*opened.notes)
@@ -213,7 +214,7 @@ class Work:
     def _verify(self, opened: Opened) -> Verification:
         if not self.job.verify:
             return Verification("skipped", "--no-verify was given")
-        from exporter.verification import verify
+        from exporter.verification.verifying import verify
 
         weights = "random" if opened.is_random else self.job.weights
         with self.reporter.stage("verify"):

@@ -20,8 +20,9 @@ import onnx
 import tf2onnx
 from keras.src.backend.common import global_state
 
-from exporter import files, plan, verification, wire, worker
+from exporter import files, plan, wire, worker
 from exporter.records import Job, Outcome, Verification
+from exporter.verification import children, roles, verifying
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCOPE = "stateless_scope"
@@ -50,7 +51,7 @@ def run_here(job: Job, *, watch: Callable[[wire.Event], None] = lambda event: No
     keras.utils.clear_session()
     # tf2onnx numbers what it makes through the life of a process; a worker's process starts at the beginning.
     tf2onnx.utils.INTERNAL_NAME = 1
-    with mock.patch.object(verification, "_run_children", _roles_here):
+    with mock.patch.object(verifying, "run_children", _roles_here):
         try:
             return worker.carry_out(job, worker.Reporter(io.StringIO()))
         finally:
@@ -59,15 +60,15 @@ def run_here(job: Job, *, watch: Callable[[wire.Event], None] = lambda event: No
 
 def _roles_here(folder: Path, limit_bytes: int | None = None, understudies: object = None) -> Verification:
     """In place of two child processes: both roles, outside of the hollow scope that the worker lives in."""
-    request = wire.restore(verification.Request, json.loads((folder / "request.json").read_text("utf-8")))
+    request = wire.restore(children.Request, json.loads((folder / "request.json").read_text("utf-8")))
     with outside_hollow_scope():
-        for role, run in (("reference", verification.run_reference), ("runtime", verification.run_runtime)):
+        for role, run in (("reference", roles.run_reference), ("runtime", roles.run_runtime)):
             # A child of its own numbers layers from the beginning, and random values follow from names.
             keras.utils.clear_session()
             try:
                 run(request, folder)
             except Exception as error:  # noqa: BLE001 (a child that dies of it)
-                return verification._failed(role, 1, f"{type(error).__name__}: {error}")
+                return children._failed(role, 1, f"{type(error).__name__}: {error}")
     return wire.restore(Verification, json.loads((folder / "result.json").read_text("utf-8")))
 
 

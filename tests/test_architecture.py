@@ -42,7 +42,7 @@ FLOORS: list[dict[str, list[str]]] = [
         "view": ["view"],
     },
     {"worker": ["worker", "receipts", "reporting"]},
-    {"verification": ["verification*", "comparison"], "readers": ["readers"]},
+    {"verification": ["verification"], "readers": ["readers"]},
     {"sources": ["sources"], "formats": ["formats"]},
     {"networks": ["networks"]},
     {"stored": ["stored"], "storage": ["storage"]},
@@ -52,7 +52,6 @@ FLOORS: list[dict[str, list[str]]] = [
         "startup": ["startup"],
         "lazy": ["lazy", "structure"],
         "wire": ["wire"],
-        "comparison": ["comparison"],
         "schema": ["schema"],
         "protobuf": ["protobuf"],
         "unique_names": ["unique_names"],
@@ -74,7 +73,7 @@ HOMES = {
     "ray": "batch",
 }
 # Where copies of a process begin and end: after a `fork` nothing may return into what the original was doing.
-FORKING = ("exporter.fork_server", "exporter.verification_understudy")
+FORKING = ("exporter.fork_server", "exporter.verification.understudy")
 # Opens files for writing, too, but none of this machine.
 UPLOADS = "exporter.storage.objects"
 TENSORFLOW = ("tensorflow", "keras", "tf2onnx")
@@ -244,7 +243,7 @@ def test_a_fault_is_found(module: str, source: str, fault: str) -> None:
             "exporter.sources.x",
             "import keras\nfrom exporter.sources.keras_models.hollow import HollowScope\nimport onnx",
         ),
-        ("exporter.verification_child", "import onnxruntime"),
+        ("exporter.verification.child", "import onnxruntime"),
         ("exporter.cli", "import click\nprint(1)\nsys.exit(2)"),
         ("exporter.worker", "if __name__ == '__main__':\n    sys.exit(main())"),
         ("exporter.files", "open(path, 'wb')"),

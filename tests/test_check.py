@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporter.cli import main
 from exporter.records import TensorSpec
-from exporter.verification import given_sizes
+from exporter.verification.sample_inputs import given_sizes
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from exporting import job_for
 
-from exporter import verification
 from exporter.batch.needs import IMPORT_BYTES, READING_BYTES, UNKNOWN, need_bytes
 from exporter.memory import conversion_bound_bytes
 from exporter.records import TensorSpec
 from exporter.sources.detection.applications import application_names
 from exporter.sources.keras_models.application_sizes import SIZES
 from exporter.sources.opened import open_model
+from exporter.verification import verifying
 
 
 def test_each_application_has_its_sizes() -> None:
@@ -37,8 +37,8 @@ def test_the_verification_s_need_is_that_of_its_own_estimate(tmp_path: Path) -> 
     opened = open_model(job, str(tmp_path))
     specs = tuple(TensorSpec(spec.name, (2, *(spec.shape or ())[1:]), spec.dtype) for spec in opened.inputs(job))
     sizes = SIZES["MobileNetV3Small"]
-    known = verification.REFERENCE_BASE_BYTES + verification.WEIGHT_COPIES * sizes.weight_bytes + sizes.activation_bytes
-    assert verification.needed_bytes(opened.graph, specs) == known
+    known = verifying.REFERENCE_BASE_BYTES + verifying.WEIGHT_COPIES * sizes.weight_bytes + sizes.activation_bytes
+    assert verifying.needed_bytes(opened.graph, specs) == known
 
 
 @pytest.fixture(scope="module")

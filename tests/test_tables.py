@@ -16,12 +16,13 @@ from exporting import export_here, job_for, outside_hollow_scope
 from onnx import TensorProto, helper
 from tensorflow.core.protobuf import saved_model_pb2
 
-from exporter.comparison import compare, make_inputs
 from exporter.errors import SourceError
 from exporter.records import Outcome, TensorSpec
 from exporter.sources.graphs import saved_model, table_filling
 from exporter.sources.graphs.lookup_table import exported
-from exporter.verification_keys import UNKNOWN_TEXT, table_keys
+from exporter.verification.comparison import compare
+from exporter.verification.sample_inputs import make_inputs
+from exporter.verification.table_keys import UNKNOWN_TEXT, table_keys
 
 v1 = tf.compat.v1
 WORDS = np.array([["a", "b", "zz", "d"], ["", "c", "q", "[UNK]"]], object)

@@ -16,8 +16,9 @@ import pytest
 from exporting import command, export_here, job_for, leftovers, manifest
 from keras import layers
 
-from exporter import comparison, memory, verification
+from exporter import memory
 from exporter.records import Job, Layer, ModelGraph, TensorSpec, Verification
+from exporter.verification import children, comparison, sample_inputs, tolerances, verifying
 
 INF, NAN = math.inf, math.nan
 
@@ -123,7 +124,7 @@ def test_each_sample_has_a_limit_of_its_own() -> None:
 
 def test_perturbed_inputs_differ_by_one_part_in_a_million() -> None:
     before = arrays(np.float32([1, -3]), np.int32([1, 2]), np.array([True]))
-    after = comparison.perturbed(before)
+    after = sample_inputs.perturbed(before)
     assert [array.dtype for array in after] == [array.dtype for array in before]
     assert np.abs(after[0] / before[0] - 1).max() == pytest.approx(2.0**-20, rel=0.1)
     assert after[1].tolist() == [1, 2]
@@ -142,10 +143,10 @@ JOB = Job("m.keras", "keras_archive", "m", "", ("onnx",), "", "")
 
 
 def test_half_precision_has_a_wider_limit() -> None:
-    assert verification._rtol(JOB, graph(layer("float32", (1,)))) == JOB.rtol
-    assert verification._rtol(JOB, graph(layer("float32", (1,)), layer("float16", (1,)))) == 2e-2
-    assert verification._rtol(JOB, graph(layer("bfloat16", (1,)))) == 1e-1
-    assert verification._rtol(dataclasses.replace(JOB, rtol=0.5), graph(layer("bfloat16", (1,)))) == 0.5
+    assert tolerances.relative(JOB, graph(layer("float32", (1,)))) == JOB.rtol
+    assert tolerances.relative(JOB, graph(layer("float32", (1,)), layer("float16", (1,)))) == 2e-2
+    assert tolerances.relative(JOB, graph(layer("bfloat16", (1,)))) == 1e-1
+    assert tolerances.relative(dataclasses.replace(JOB, rtol=0.5), graph(layer("bfloat16", (1,)))) == 0.5
 
 
 def test_inputs_are_seeded_and_fit() -> None:
@@ -155,8 +156,8 @@ def test_inputs_are_seeded_and_fit() -> None:
         TensorSpec("mask", (2, 7), "bool"),
         TensorSpec("half", (1, 3), "float16"),
     ]
-    first, again = (comparison.make_inputs(specs, 5, seed=3) for _ in range(2))
-    other = comparison.make_inputs(specs, 5, seed=4)
+    first, again = (sample_inputs.make_inputs(specs, 5, seed=3) for _ in range(2))
+    other = sample_inputs.make_inputs(specs, 5, seed=4)
     for spec, one, two, three in zip(specs, first, again, other, strict=True):
         assert (one.shape, one.dtype) == (spec.shape, np.dtype(spec.dtype))
         assert one.tobytes() == two.tobytes() != three.tobytes()
@@ -166,15 +167,15 @@ def test_inputs_are_seeded_and_fit() -> None:
 
 
 def test_dynamic_dimensions_get_sizes() -> None:
-    assert verification._concrete(TensorSpec("x", (None, None, None, 3), "float32")).shape == (2, 128, 128, 3)
-    assert verification._concrete(TensorSpec("x", (None, None, 8), "float32")).shape == (2, 16, 8)
-    assert verification._concrete(TensorSpec("x", (1, 5), "float32")).shape == (1, 5)
+    assert sample_inputs.concrete(TensorSpec("x", (None, None, None, 3), "float32")).shape == (2, 128, 128, 3)
+    assert sample_inputs.concrete(TensorSpec("x", (None, None, 8), "float32")).shape == (2, 16, 8)
+    assert sample_inputs.concrete(TensorSpec("x", (1, 5), "float32")).shape == (1, 5)
 
 
 def test_indices_stay_below_the_smallest_table() -> None:
     tables = [layer("float32", (1,), json.dumps({"input_dim": size})) for size in (100, 7)]
-    assert verification._index_limit(graph(*tables)) == 7
-    assert verification._index_limit(graph(layer("float32", (1,)))) == 2
+    assert sample_inputs.index_limit(graph(*tables)) == 7
+    assert sample_inputs.index_limit(graph(layer("float32", (1,)))) == 2
 
 
 # Skipped ----------------------------------------------------------------------------------------------------------
@@ -184,12 +185,12 @@ def test_indices_stay_below_the_smallest_table() -> None:
 def test_what_does_not_fit_is_skipped_and_says_what_it_needs(
     cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "_run_children", lambda folder, limit: pytest.fail("it was started"))
+    monkeypatch.setattr(verifying, "run_children", lambda *_: pytest.fail("it was started"))
     if cause == "machine":
         monkeypatch.setattr(memory, "available_bytes", lambda: 500_000_000)
     job = dataclasses.replace(JOB, max_memory_bytes=10**6 if cause != "machine" else None)
     big = graph(layer("float32", (None, 1000, 1000)))
-    found = verification.verify(job, big, big.inputs, tmp_path / "model.onnx", tmp_path)
+    found = verifying.verify(job, big, big.inputs, tmp_path / "model.onnx", tmp_path)
     assert found.status == "skipped"
     assert found.needed_bytes == 10**9 + 8 * 4 * 2 * 10**6
     assert "it would need about 1.06 GB, and" in found.reason
@@ -198,7 +199,7 @@ def test_what_does_not_fit_is_skipped_and_says_what_it_needs(
 
 @pytest.mark.parametrize("spec", [TensorSpec("x", (None, 1), "string"), TensorSpec("x", None, "float32")])
 def test_inputs_that_cannot_be_made_up(spec: TensorSpec, tmp_path: Path) -> None:
-    found = verification.verify(JOB, graph(), [spec], tmp_path / "model.onnx", tmp_path)
+    found = verifying.verify(JOB, graph(), [spec], tmp_path / "model.onnx", tmp_path)
     assert (found.status, found.needed_bytes) == ("skipped", 10**9)
 
 
@@ -214,7 +215,7 @@ def test_inputs_that_cannot_be_made_up(spec: TensorSpec, tmp_path: Path) -> None
     ],
 )
 def test_children_that_fail(role: str, status: int, log: str, verdict: str, fragment: str) -> None:
-    found = verification._failed(role, status, log)
+    found = children._failed(role, status, log)
     assert found.status == verdict
     assert fragment in found.reason
 
@@ -250,7 +251,7 @@ def verify_in_children(exported: tuple[Job, ModelGraph, Path], folder: Path, cha
     if change:
         change(model)
     onnx.save(model, str(folder / "model.onnx"))
-    return verification.verify(job, found, found.inputs, folder / "model.onnx", folder)
+    return verifying.verify(job, found, found.inputs, folder / "model.onnx", folder)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ IMPORT_BYTES = 650 * 10**6
 READING_BYTES = 200 * 10**6
 # What a source is taken for whose size nobody knows, such as a Python function.
 UNKNOWN = Sizes(100 * 10**6, 400 * 10**6, 100 * 10**6)
-# The verification's own: `exporter.verification` says where they come from.
+# The verification's own: `exporter.verification.verifying` says where they come from.
 WEIGHT_COPIES = 3
 
 

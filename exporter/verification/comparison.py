@@ -1,75 +1,19 @@
-"""Inputs to compare on, and what differences mean. Arithmetic only: nothing here knows Keras or ONNX Runtime."""
+"""What differences between outputs mean. Arithmetic only: nothing here knows Keras or ONNX Runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any
 
 import ml_dtypes  # noqa: F401 (teaches NumPy the name bfloat16)
 import numpy as np
 
-from exporter.records import OutputDifference, TensorSpec, Verification
+from exporter.records import OutputDifference, Verification
 
 # JSON knows no infinity.
 LARGEST = float(np.finfo(np.float64).max)
-IMAGE_CHANNELS = (1, 3, 4)
 # An output that varies by less than this part of its magnitude is a constant for all that a comparison can say.
 SMALLEST_SPREAD = 1e-6
-# One part in a million: about what rounding in float32 does to a value on its way through a few layers.
-PERTURBATION = 2.0**-20
-# Texts as NumPy has them before their lengths are known.
-TEXT = "object"
-
-
-def make_inputs(
-    inputs: Sequence[TensorSpec],
-    index_limit: int,
-    seed: int,
-    choices: Mapping[str, Sequence[Any]] = MappingProxyType({}),
-) -> list[np.ndarray]:
-    """Seeded inputs: normal numbers, a second sample of another kind; whole numbers below `index_limit`.
-
-    Numbers of 8 bits are no indices but pixels, or quantised: of them all values occur. `choices` has the values of an
-    input by its name, where others are not known to mean anything.
-
-    The second sample of an image is around mid-grey on the scale from 0 to 255, which models with a rescaling of their
-    own are made for; of anything else it is 16 times as large.
-    """
-    generator = np.random.default_rng(seed)
-    arrays: list[np.ndarray] = []
-    for spec in inputs:
-        shape = tuple(size or 1 for size in spec.shape or ())
-        dtype = np.dtype(TEXT if spec.dtype == "string" else spec.dtype or "float32")
-        if choices.get(spec.name):
-            arrays.append(_chosen(choices[spec.name], shape, generator).astype(dtype))
-            continue
-        if dtype.kind in "iu" and dtype.itemsize == 1:
-            info = np.iinfo(dtype)
-            arrays.append(generator.integers(info.min, info.max, shape, dtype, endpoint=True))
-            continue
-        if dtype.kind in "iub":
-            arrays.append(generator.integers(0, 2 if dtype.kind == "b" else index_limit, shape).astype(dtype))
-            continue
-        array = generator.standard_normal(shape)
-        if shape and shape[0] > 1:
-            is_image = len(shape) == 4 and shape[-1] in IMAGE_CHANNELS
-            array[1] = 127.5 + 4 * array[1] if is_image else 16 * array[1]
-        arrays.append(array.astype(dtype))
-    return arrays
-
-
-def _chosen(choices: Sequence[Any], shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """The last of the choices is in it, where there is room for one."""
-    places = generator.integers(0, len(choices), shape)
-    places[(-1,) * len(shape)] = len(choices) - 1
-    return np.array(choices, TEXT)[places]
-
-
-def perturbed(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The same inputs with every real number changed by one part in a million."""
-    return [array * array.dtype.type(1 + PERTURBATION) if array.dtype.kind == "f" else array for array in inputs]
 
 
 def compare(
