@@ -372,7 +372,7 @@ def test_a_signal_ends_the_run_and_names_what_is_left(workplace: Path, number: s
         while b"vgg19: convert" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=120)
     finally:
         process.terminate()
     assert process.returncode == 130
@@ -392,7 +392,7 @@ def test_a_terminal_shows_the_stage_that_runs(workplace: Path) -> None:
     except OSError:
         # Linux's way of saying that the other side of a terminal is closed.
         pass
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=120)
     os.close(master)
     assert process.returncode == 0
     assert b"5 B of 10 B" in shown
