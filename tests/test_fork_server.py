@@ -155,7 +155,7 @@ time.sleep(60)
     wait(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
-def wait(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -171,7 +171,7 @@ def executor_for(policy: Policy, run: Callable[..., Outcome] = supervisor.run) -
 
 def messages_until_end(executor: LocalExecutor, count: int) -> list[Message]:
     found: list[Message] = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while sum(isinstance(message, Ended) for message in found) < count:
         assert time.monotonic() < deadline
         found += executor.messages(0.1)
@@ -215,23 +215,25 @@ class Hog:
 
     def __call__(self, job: Job, *, watch: supervisor.Watch, **limits: object) -> Outcome:
         watch(wire.MemoryEvent(self.rss_bytes[job.name], 0))
-        assert limits["stop"].wait(20)  # type: ignore[attr-defined]
+        assert limits["stop"].wait(120)  # type: ignore[attr-defined]
         return Outcome(job.name, "failed", error={"type": "TransientError", "what": "was stopped"})
 
 
 def test_what_is_above_its_estimate_makes_room(archive: Path, tmp_path: Path) -> None:
     # So much that the memory of this process, which counts too, decides nothing.
     gigabyte = 10**9
-    executor = executor_for(Policy(jobs=2, max_memory_bytes=8 * gigabyte), Hog({"a": 6 * gigabyte, "b": 4 * gigabyte}))
+    executor = executor_for(
+        Policy(jobs=2, max_memory_bytes=80 * gigabyte), Hog({"a": 60 * gigabyte, "b": 40 * gigabyte})
+    )
     template = reading_job(archive, tmp_path)
     first, second = (
         Task(number, Job(**{**vars(template), "name": name}), need)
-        for number, name, need in ((1, "a", 5 * gigabyte), (2, "b", gigabyte))
+        for number, name, need in ((1, "a", 50 * gigabyte), (2, "b", 10 * gigabyte))
     )
     executor.start(first)
     executor.start(second)
     seen: list[Message] = []
-    wait(lambda: bool(seen.extend(executor.messages(0.05)) or executor.watch_memory() > 9 * gigabyte))
+    wait(lambda: bool(seen.extend(executor.messages(0.05)) or executor.watch_memory() > 90 * gigabyte))
     ended = [message for message in messages_until_end(executor, 1) if isinstance(message, Ended)]
     assert [(message.task.number, message.evicted) for message in ended] == [(2, True)]
     assert {message.task.number for message in seen if isinstance(message, Started)} == {1, 2}

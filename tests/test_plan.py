@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import zipfile
 from pathlib import Path
@@ -282,3 +283,14 @@ def test_an_archive_counts_by_its_members(tmp_path: Path) -> None:
 def test_a_skipped_job_still_tells_its_weights(tmp_path: Path) -> None:
     outcome = plan.skipped(finished(tmp_path))
     assert (outcome.status, outcome.weights) == ("skipped", "random (seed 0)")
+
+
+@pytest.mark.parametrize(("scheme", "client"), [("s3", "s3fs"), ("gs", "gcsfs"), ("az", "adlfs")])
+def test_a_store_without_its_client_is_told_once_for_all(
+    scheme: str, client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == client else find(name))
+    with pytest.raises(UsageError, match=f"{client} is not installed") as caught:
+        plan.plan(["resnet50", "vgg16"], ExportOptions(output=f"{scheme}://bucket/zoo"))
+    assert caught.value.hint == f"pip install 'export-model[{scheme}]'"

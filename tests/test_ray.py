@@ -5,8 +5,10 @@ The batch is run by the real command: Ray's client and TensorFlow, which other t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from batch_runs import MANY_TENSORS, PATIENCE_SECONDS, BatchRun, digests, manifest_of, weights_file
+from stores import BUCKET, S3, Asked, s3_server
 
 pytestmark = pytest.mark.cluster
 
@@ -30,8 +33,9 @@ class Cluster:
             "object_store_memory": 100 * 2**20,
             "include_dashboard": False,
         }
-        # A node that says nothing is lost after 2 instead of 15 seconds.
-        impatient = {"health_check_period_ms": 500, "health_check_timeout_ms": 500, "health_check_failure_threshold": 3}
+        # A node that has ended is lost after 2 instead of 15 seconds; one that is only slow is waited for.
+        impatient = {"health_check_period_ms": 500, "health_check_timeout_ms": 60_000}
+        impatient |= {"health_check_failure_threshold": 3}
         head = self._settings | {"_system_config": impatient}
         self._cluster = RayCluster(initialize_head=True, head_node_args=head)
         self.address: str = self._cluster.address
@@ -48,7 +52,20 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def server() -> Iterator[S3]:
+    with s3_server() as s3:
+        yield s3
+
+
+@pytest.fixture
+def s3(server: S3) -> S3:
+    server.clear()
+    return server
+
+
+@pytest.fixture(scope="module")
+def cluster(server: S3) -> Iterator[Cluster]:
+    """Its nodes have the credentials of the store in their environment, as `docs/batches.md` has it."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     cluster = Cluster()
     yield cluster
@@ -131,12 +148,12 @@ def test_what_fits_on_no_node_says_so(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_once_finishes_what_runs(cluster: Cluster, tmp_path: Path) -> None:
-    sources = [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(4)]
+    sources = [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(8)]
     batch = BatchRun(tmp_path, [*sources, "--executor", "ray", "--ray-address", cluster.address])
     batch.wait_for(": started", 2)
     batch.interrupt()
     assert batch.status() == 130, batch.text
-    assert 2 <= len(digests(tmp_path / "outputs")) < 4
+    assert 2 <= len(digests(tmp_path / "outputs")) < 8
     assert not list((tmp_path / "outputs").rglob(".*"))
     assert workers(tmp_path) == []
 
@@ -178,3 +195,62 @@ def test_a_local_ray_is_started_where_there_is_no_cluster(tmp_path: Path) -> Non
     assert batch.status() == 0, batch.text
     assert "one was started for this batch, on this machine alone" in batch.text
     assert list(digests(tmp_path / "outputs")) == ["m"]
+
+
+def stored(s3: S3) -> dict[str, dict[str, str]]:
+    """As `digests`, of what is in the store."""
+    found: dict[str, dict[str, str]] = {}
+    for key in s3.names("runs/"):
+        _, model, name = key.split("/")
+        found.setdefault(model, {})[name] = hashlib.sha256(s3.content(key)).hexdigest()
+    for model, names in found.items():
+        del names["manifest.json"]
+        receipt = json.loads(s3.content(f"runs/{model}/manifest.json"))
+        assert names == {record["name"]: record["sha256"] for record in receipt["files"]}
+    return found
+
+
+def test_an_object_store_is_shared_by_all_nodes(cluster: Cluster, s3: S3, tmp_path: Path) -> None:
+    """A source is there, too, which is fetched by the node that has its job."""
+    sources = [weights_file(tmp_path / f"m{number}.safetensors", 3 + number) for number in range(3)]
+    s3.put("models/m2.safetensors", (tmp_path / sources[2]).read_bytes())
+    sources[2] = f"s3://{BUCKET}/models/m2.safetensors"
+    words = [*sources, "-o", s3.address, "--executor", "ray", "--ray-address", cluster.address]
+    there = BatchRun(tmp_path, words)
+    assert there.status() == 0, there.text
+    here = BatchRun(tmp_path, [*sources, "-o", "here"])
+    assert here.status() == 0, here.text
+    assert stored(s3) == digests(tmp_path / "here")
+    again = BatchRun(tmp_path, words)
+    assert again.status() == 0, again.text
+    assert "3 up to date" in again.text
+    assert "started" not in again.text
+
+
+def test_a_node_is_lost_while_it_uploads(cluster: Cluster, s3: S3, tmp_path: Path) -> None:
+    """Both are at it when one goes; what it held in the store does not hold up the attempt that follows."""
+    sources = [weights_file(tmp_path / f"m{number}.safetensors", 3 + number) for number in range(2)]
+    arrived, go_on = threading.Barrier(len(sources) + 1), threading.Event()
+
+    def hold_up(asked: Asked) -> str | None:
+        """The first upload of each, and nothing of it arrives."""
+        if asked.what != "PUT layers.parquet" or go_on.is_set():
+            return None
+        arrived.wait(PATIENCE_SECONDS)
+        go_on.wait(PATIENCE_SECONDS)
+        return "503 Service Unavailable"
+
+    s3.fault = hold_up
+    there = BatchRun(tmp_path, [*sources, "-o", s3.address, "--executor", "ray", "--ray-address", cluster.address])
+    arrived.wait(PATIENCE_SECONDS)
+    cluster.lose_the_second_node()
+    go_on.set()
+    try:
+        assert there.status() == 0, there.text
+    finally:
+        cluster.add_it_again()
+    assert "started, attempt 2" in there.text
+    here = BatchRun(tmp_path, [*sources, "-o", "here"])
+    assert here.status() == 0, here.text
+    assert stored(s3) == digests(tmp_path / "here")
+    assert s3.unfinished_uploads() == 0

@@ -69,20 +69,21 @@ def test_a_file_of_weights_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_task_tells_and_returns(tmp_path: Path) -> None:
     mailbox, shared = Mailbox(), SharedFolder(tmp_path / "outputs")
-    outcome = carry_out(7, JOB, work, str(shared.mark), __version__, mailbox)
+    done = carry_out(7, JOB, work, str(shared.mark), __version__, mailbox)
     shared.close()
-    assert outcome.status == "done"
+    assert done.outcome.status == "done"
+    assert done.letters == 2
     assert mailbox.letters == [ray_task.Letter(7), ray_task.Letter(7, wire.NoteEvent("on the node"))]
 
 
 def test_another_version_is_refused() -> None:
-    outcome = carry_out(7, JOB, work, None, "0.0.1", Mailbox())
+    outcome = carry_out(7, JOB, work, None, "0.0.1", Mailbox()).outcome
     assert outcome.error is not None
     assert "the batch was started by 0.0.1" in outcome.error["why"]
 
 
 def test_a_folder_that_is_not_shared_is_refused(tmp_path: Path) -> None:
-    outcome = carry_out(7, JOB, work, str(tmp_path / "outputs" / ".shared-1"), __version__, Mailbox())
+    outcome = carry_out(7, JOB, work, str(tmp_path / "outputs" / ".shared-1"), __version__, Mailbox()).outcome
     assert outcome.error is not None
     assert outcome.error["type"] == "OutputError"
     assert "is not shared with all nodes" in outcome.error["what"]

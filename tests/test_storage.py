@@ -32,7 +32,7 @@ def server() -> Iterator[S3]:
         patch.setattr(objects, "CONNECTION_ATTEMPTS", 1)
         patch.setattr(objects, "PART_BYTES", 5 * MIB)
         patch.setattr(publishing, "SMALL_BYTES", MIB)
-        patch.setattr(publishing, "STALL_SECONDS", 5.0)
+        patch.setattr(publishing, "STALL_SECONDS", 60.0)
         objects._filesystem.cache_clear()
         yield s3
         objects._filesystem.cache_clear()

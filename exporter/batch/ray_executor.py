@@ -28,8 +28,8 @@ LOST_NODE_RETRIES = 3
 QUEUED_JOBS = 16
 # A job that no node can take would wait for ever, also where the node that could have taken it has gone.
 FEASIBLE_SECONDS = 5.0
-# How long to wait for what a job told before its end; with a node that was lost it may be lost, too.
-LETTERS_SECONDS = 2.0
+# How long to wait for what a job told before its end; with a node that was lost right after it, it may be lost, too.
+LETTERS_SECONDS = 30.0
 # From asking a job to end to ending it without asking.
 PATIENCE_SECONDS = 10.0
 
@@ -88,6 +88,8 @@ class RayExecutor:
             self._ray.get_runtime_context().get_node_id(), soft=False
         )
         self._mailbox = self._ray.remote(num_cpus=0, scheduling_strategy=here)(ray_task.Mailbox).remote()
+        # What jobs tell before it is there would come when short ones have long ended.
+        self._ray.get(self._mailbox.ready.remote())
         self._letters = self._mailbox.take.remote()
         self._execute = self._ray.put(execute)
         self._carry_out = self._ray.remote(max_retries=LOST_NODE_RETRIES)(ray_task.carry_out)

@@ -48,6 +48,9 @@ class Mailbox:
         self._letters: list[Letter] = []
         self._written = asyncio.Event()
 
+    async def ready(self) -> None:
+        """Answers when there is somebody to answer."""
+
     async def put(self, letter: Letter) -> None:
         self._letters.append(letter)
         self._written.set()

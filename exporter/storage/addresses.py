@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import posixpath
 import re
@@ -20,6 +21,8 @@ EXTRAS = {
     "abfss": "az",
     "memory": "s3",
 }
+# The module that each extra brings.
+CLIENTS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 WEB = ("http", "https")
 # The container, not a user: `abfs://container@account.dfs.core.windows.net/path`.
 NAMES_CONTAINER = ("abfs", "abfss")
@@ -92,7 +95,7 @@ def check_source(address: str) -> None:
 
 
 def check_output(address: str) -> None:
-    """Raises UsageError for an address that nothing can be written to."""
+    """Raises UsageError for an address that nothing can be written to, also where its client is not installed."""
     scheme, parts = scheme_of(address), urlsplit(address)
     if scheme in WEB:
         hint = "an object store (s3://bucket/prefix), or a folder"
@@ -107,6 +110,15 @@ def check_output(address: str) -> None:
         )
     if parts.query or parts.fragment:
         raise UsageError("cannot be written", where=public(address), why="it has a query", hint="leave out ?… and #…")
+    client = CLIENTS[EXTRAS[scheme]]
+    if scheme != "memory" and importlib.util.find_spec(client) is None:
+        raise no_client(scheme, client)
+
+
+def no_client(scheme: str, module: str) -> UsageError:
+    """What reaches the stores of a scheme is not there."""
+    hint = f"pip install 'export-model[{EXTRAS[scheme]}]'"
+    return UsageError("cannot be used", where=f"{scheme}://", why=f"{module} is not installed", hint=hint)
 
 
 def _check_host(address: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.errors import UsageError
-from exporter.storage.addresses import EXTRAS, public, scheme_of
+from exporter.storage.addresses import EXTRAS, no_client, public, scheme_of
 from exporter.storage.failures import failures
 
 # A part of a large file: at least 5 MiB on S3, a multiple of 256 KiB on Google Cloud.
@@ -196,9 +196,7 @@ def _filesystem(scheme: str) -> Any:
         fsspec = importlib.import_module("fsspec")
         filesystem = fsspec.filesystem(scheme, skip_instance_cache=True, **_settings(scheme))
     except ImportError as error:
-        extra = EXTRAS[scheme]
-        why, hint = f"{error.name or 'fsspec'} is not installed", f"pip install 'export-model[{extra}]'"
-        raise UsageError("cannot be used", where=f"{scheme}://", why=why, hint=hint) from error
+        raise no_client(scheme, error.name or "fsspec") from error
     except ValueError as error:
         # Azure's client without the name of an account.
         hint = "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME"
