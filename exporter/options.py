@@ -15,6 +15,7 @@ from exporter.errors import UsageError
 from exporter.formats import FORMATS, STATISTICS, needed
 from exporter.formats.pictures import ALL, COLOURINGS, DIRECTIONS, THEME_NAMES
 from exporter.records import WEIGHT_CHOICES, Job, PictureOptions, Shape, SourceOptions
+from exporter.sources.detection.python_sources import parse_arguments
 
 # Up to the newest that both onnx 1.23 and ONNX Runtime 1.32 have released; `tests/test_opsets.py` compares.
 SUPPORTED_OPSETS = range(13, 29)
@@ -63,6 +64,7 @@ class ExportOptions:
     outputs: tuple[str, ...] = ()
     custom_objects: tuple[str, ...] = ()
     dequantize: bool = False
+    args: tuple[str, ...] = ()
 
 
 def checked(options: ExportOptions) -> Job:
@@ -103,6 +105,7 @@ def checked(options: ExportOptions) -> Job:
             options.outputs,
             options.custom_objects,
             options.dequantize,
+            arguments=parse_arguments(options.args),
         ),
     )
 

@@ -215,7 +215,8 @@ class SourceOptions:
 
     `signature` and `tag` are of a SavedModel, empty for the usual ones; `inputs` and `outputs` name tensors of a graph
     that does not say which are its own; `custom_objects` are modules or files with classes of Keras. `seen` says what
-    the content looks like where the user says that it is of another kind.
+    the content looks like where the user says that it is of another kind. `arguments` are what a factory is called
+    with, by name: values that JSON has.
     """
 
     signature: str = ""
@@ -225,6 +226,7 @@ class SourceOptions:
     custom_objects: tuple[str, ...] = ()
     dequantize: bool = False
     seen: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

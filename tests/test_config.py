@@ -384,7 +384,7 @@ def test_keys_are_the_flags_of_an_export() -> None:
     for key in keys.values():
         flag = flags[key.field]
         assert f"--{key.name}" in flag.opts
-        kinds = {"flag": flag.is_flag, "texts": flag.multiple}
+        kinds = {"flag": flag.is_flag, "texts": flag.multiple, "table": flag.multiple}
         assert kinds.get(key.kind, not flag.is_flag and not flag.multiple)
         assert {"integer": click.INT, "number": click.FLOAT}.get(key.kind, flag.type) == flag.type
 
@@ -464,3 +464,16 @@ def test_planning_stays_quick_with_many_models(tmp_path: Path, monkeypatch: pyte
     planned = plan.plan_entries(load(tmp_path, text).entries)
     assert [job.name for job in planned if isinstance(job, Job)] == [f"n{number}" for number in range(200)]
     assert calls == {"checked": 1, "detected": 200}
+
+
+def test_arguments_of_a_factory_are_a_table(tmp_path: Path) -> None:
+    write(tmp_path / "nets.py", "")
+    text = '[[models]]\nsource = "nets.py:make"\nargs = { width = 32, tag = "32", sizes = [3, 5] }'
+    (entry,) = load(tmp_path, text).entries
+    assert entry.options.args == ("width=32", 'tag="32"', "sizes=[3, 5]")
+
+
+@pytest.mark.parametrize("args", ["3", "{ day = 2026-11-26 }", "{ width = nan }", '{ "no name" = 1 }'])
+def test_arguments_that_cannot_be(tmp_path: Path, args: str) -> None:
+    (mistake,) = mistakes(tmp_path, f'[[models]]\nsource = "vgg16"\nargs = {args}')
+    assert "args = " in mistake

@@ -20,7 +20,9 @@ from exporter import cli
 from exporter.errors import SourceError, TrustError, UnsupportedError, UsageError
 from exporter.plan import ExportOptions, Refusal, plan
 from exporter.records import Outcome
+from exporter.sources.detection.python_sources import argument_texts, parse_arguments
 from exporter.sources.digest import source_digest
+from exporter.sources.keras_models import factory
 
 CODE = """
 import sys
@@ -109,6 +111,14 @@ class Namespace:
     @staticmethod
     def inner():
         return plain()
+
+
+def sized(width, depth=1, *, name: str = "sized", sizes=()):
+    inputs = keras.Input((6,), name="features")
+    x = inputs
+    for _ in range(depth):
+        x = layers.Dense(width)(x)
+    return keras.Model(inputs, x, name=name + "_".join(map(str, sizes)))
 
 
 def fails():
@@ -490,3 +500,67 @@ def test_the_commands_of_the_page_are_understood(words: str, tmp_path: Path, mon
     assert cli.main(shlex.split(words), run=run) == 0
     assert len(jobs) == 1
     assert len(SHOWN) == 5
+
+
+def sized(place: Path, *args: str) -> Any:
+    return job_for(f"{place}/code_of_mine.py:sized", place, trust_code=True, args=args)
+
+
+def test_a_function_is_called_with_arguments(place: Path) -> None:
+    model = factory.made(sized(place, "width=4", "depth=2", "name=net", "sizes=[3, 5]"))
+    assert [layer.units for layer in model.layers[1:]] == [4, 4]
+    assert model.name == "net3_5"
+
+
+def test_a_value_is_json_or_a_text() -> None:
+    texts = ("a=32", 'b="32"', "c=null", "d=small", "e=[1, {}]", "f=", "g=NaN", "h=x=y", "i=" + "[" * 100_000)
+    found = parse_arguments(texts)
+    wanted = {"a": 32, "b": "32", "c": None, "d": "small", "e": [1, {}], "f": "", "g": "NaN", "h": "x=y"}
+    assert {name: found[name] for name in wanted} == wanted
+    assert parse_arguments(argument_texts(wanted)) == wanted
+
+
+def test_other_arguments_are_another_export(place: Path) -> None:
+    fingerprints = {sized(place, *args).fingerprint for args in ((), ("width=4",), ("width=5",), ('width="4"',))}
+    assert len(fingerprints) == 4
+
+
+@pytest.mark.parametrize(
+    ("args", "why", "hint"),
+    [
+        (
+            (),
+            "missing a required argument: 'width'; it takes (width, depth=1, *, name: str = 'sized', sizes=())",
+            "width=VALUE",
+        ),
+        (("width=1", "deepth=3"), "unexpected keyword argument 'deepth'; it takes (width", "--arg depth=3"),
+    ],
+)
+def test_what_a_function_takes_is_said(place: Path, args: tuple[str, ...], why: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        factory.made(sized(place, *args))
+    assert why in caught.value.why
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("source", "args", "why"),
+    [
+        ("code_of_mine.py:sized", ("width",), "it is not NAME=VALUE"),
+        ("code_of_mine.py:sized", ("a b=1",), "it is not NAME=VALUE"),
+        ("code_of_mine.py:sized", ("width=1", "width=2"), "given twice"),
+        ("plain.keras", ("width=1",), "only a function is called with arguments"),
+    ],
+)
+def test_arguments_that_cannot_be(place: Path, source: str, args: tuple[str, ...], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        job_for(place / source, place, trust_code=True, args=args)
+
+
+@pytest.mark.slow
+def test_arguments_reach_the_worker_and_the_receipt(place: Path, tmp_path: Path) -> None:
+    folder = made(place, tmp_path, "sized", verify=True, args=("width=7",))
+    about = manifest(folder)
+    assert about["outputs"][0]["shape"] == [None, 7]
+    assert about["arguments"]["reading"]["arguments"] == {"width": 7}
+    assert about["verification"]["status"] == "passed"

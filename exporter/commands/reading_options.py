@@ -50,6 +50,14 @@ OPTIONS = (
         help="Where the model's own classes are; needs --trust-code. Repeatable.",
     ),
     click.option("--dequantize", is_flag=True, help="Convert quantised operations of a .tflite file to float32 ones."),
+    click.option(
+        "--arg",
+        "--args",
+        "args",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="What a factory is called with: a number, true, null, a list or object of JSON, or a text. Repeatable.",
+    ),
 )
 
 

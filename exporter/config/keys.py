@@ -16,14 +16,16 @@ from exporter.formats import FORMATS
 from exporter.options import ExportOptions, checked
 from exporter.records import WEIGHT_CHOICES
 from exporter.sources.detection import check_kind
+from exporter.sources.detection.python_sources import argument_texts
 
-Kind = Literal["text", "integer", "number", "flag", "texts"]
+Kind = Literal["text", "integer", "number", "flag", "texts", "table"]
 KINDS: dict[Kind, str] = {
     "text": 'a text, such as "…"',
     "integer": "a whole number",
     "number": "a number",
     "flag": "true or false",
     "texts": 'a text or a list of texts, such as ["…", "…"]',
+    "table": "a table, such as { width = 32 }",
 }
 # Annotations of `ExportOptions`, without `| None`.
 ANNOTATIONS: dict[str, Kind] = {
@@ -33,6 +35,8 @@ ANNOTATIONS: dict[str, Kind] = {
     "bool": "flag",
     "tuple[str, ...]": "texts",
 }
+# Texts of the form NAME=VALUE are a table in a file.
+TABLES: dict[str, Kind] = {"args": "table"}
 FLAGS = {"formats": "to", "input_shapes": "input-shape"}
 # Where the command line takes several in one word, separated by commas.
 SEPARATED = ("formats", "inputs", "outputs")
@@ -75,6 +79,8 @@ class Key:
     def _typed(self, value: Any) -> Any:
         if self.kind == "texts":
             return self._texts(value)
+        if self.kind == "table":
+            return self._table(value)
         if self.kind == "text":
             number = self.takes_numbers and type(value) in (int, float)
             return str(value) if number else self._checked(value, str)
@@ -99,6 +105,15 @@ class Key:
             return tuple(texts)
         split = [part.strip() for text in texts for part in text.split(",")]
         return tuple(part.lower() if self.field == "formats" else part for part in split if part)
+
+    def _table(self, value: Any) -> tuple[str, ...]:
+        """As the texts that the flag takes."""
+        if not isinstance(value, Mapping):
+            raise WrongValueError(f"{self.name} = {as_toml(value)} is not {KINDS[self.kind]}")
+        try:
+            return argument_texts(value)
+        except UsageError as error:
+            raise self._wrong(error, value) from error
 
     def _wrong(self, error: UsageError, value: Any) -> WrongValueError:
         """The error of a flag, in the words of a file."""
@@ -187,7 +202,7 @@ def option_keys() -> dict[str, Key]:
     for field in dataclasses.fields(ExportOptions):
         if field.name != "output":
             name = FLAGS.get(field.name, field.name.replace("_", "-"))
-            kind = ANNOTATIONS[str(field.type).removesuffix(" | None")]
+            kind = TABLES.get(field.name) or ANNOTATIONS[str(field.type).removesuffix(" | None")]
             place = PLACES.get(field.name, Key.place)
             keys[name] = Key(name, field.name, kind, _checking(field.name), place, field.name in SIZES)
     return keys

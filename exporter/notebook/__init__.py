@@ -19,11 +19,12 @@ from exporter.notebook.handover import Handed, handed_over
 from exporter.notebook.result import Exported, Inspection
 from exporter.records import Outcome
 from exporter.session import Run, run_in_child
+from exporter.sources.detection.python_sources import argument_texts
 from exporter.summary import failure
 
 OPTIONS = frozenset(field.name for field in fields(plan.ExportOptions)) - {"formats", "output"}
 # Options of which there may be several; one of them may stand alone.
-LISTS = ("input_shapes", "expand", "inputs", "outputs", "custom_objects")
+LISTS = ("input_shapes", "expand", "inputs", "outputs", "custom_objects", "args")
 
 
 def export(
@@ -90,6 +91,8 @@ def _asked(options: Mapping[str, Any], formats: tuple[str, ...], output: str) ->
     listed: dict[str, Any] = {
         key: (value,) if key in LISTS and isinstance(value, str) else value for key, value in options.items()
     }
+    if isinstance(arguments := listed.get("args"), Mapping):
+        listed["args"] = argument_texts(arguments)
     return plan.ExportOptions(formats=tuple(name.strip() for name in formats), output=output, **listed)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from exporter.errors import UsageError
 from exporter.records import Job
 from exporter.sources.detection import SourceRef
-from exporter.sources.detection.kinds import APPLICATION, KINDS, WITHOUT_ONNX
+from exporter.sources.detection.kinds import APPLICATION, FACTORY, KINDS, WITHOUT_ONNX
 from exporter.sources.detection.python_sources import check_trust
 
 
@@ -21,6 +21,9 @@ def fitted(job: Job, reference: SourceRef, *, chosen_formats: bool) -> Job:
         why = "only the models of keras.applications have weights to download"
         hint = "--weights auto uses the file's own"
         raise UsageError("cannot take --weights imagenet", where=source, why=why, hint=hint)
+    if job.reading.arguments and kind != FACTORY:
+        why, hint = f"it is {KINDS[kind]}, and only a function is called with arguments", "leave --arg out"
+        raise UsageError("cannot take --arg", where=source, why=why, hint=hint)
     check_trust(kind, source, job.reading.custom_objects, trusted=job.trust_code)
     formats = job.formats
     if kind in WITHOUT_ONNX and job.weights != "auto":

@@ -6,11 +6,14 @@ Nothing is imported: the code of a factory, and that of the packages around it, 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any
 
 from exporter.errors import SourceError, TrustError, UsageError
 from exporter.sources.detection.kinds import FACTORY, LIVE_MODEL, Seen
@@ -50,6 +53,38 @@ def parts(source: str) -> tuple[str, str]:
         why, hint = "it is not FILE.py:FUNCTION or MODULE:FUNCTION", "models.py:make_model"
         raise UsageError("is no factory", where=source, why=why, hint=hint)
     return found["place"], found["function"]
+
+
+def parse_arguments(texts: Iterable[str]) -> dict[str, Any]:
+    """`width=32` → 32, `name=small` → `small`: what is no JSON is a text, and so is `"32"`. Raises UsageError."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            why, hint = "it is not NAME=VALUE with the name of a parameter", "--arg width=32"
+            raise UsageError("cannot be used", where=f"--arg {text}", why=why, hint=hint)
+        if name in found:
+            why, hint = "the same argument is given twice", "give each argument once"
+            raise UsageError("cannot be used", where=f"--arg {text}", why=why, hint=hint)
+        try:
+            found[name] = json.loads(value, parse_constant=_no_json)
+        except (ValueError, RecursionError):
+            found[name] = value
+    return found
+
+
+def _no_json(text: str) -> None:
+    """Python's parser takes NaN and Infinity too."""
+    raise ValueError(text)
+
+
+def argument_texts(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inverse of `parse_arguments`. Raises UsageError for a value that JSON has not."""
+    try:
+        return tuple(f"{name}={json.dumps(value, allow_nan=False)}" for name, value in arguments.items())
+    except (TypeError, ValueError) as error:
+        why, hint = str(error), "numbers, texts, true, false, lists and tables of them"
+        raise UsageError("cannot be used", where="--args", why=why, hint=hint) from error
 
 
 def factory_files(source: str) -> list[str]:

@@ -7,9 +7,10 @@ What its loaders assign is bound unread; what nothing is assigned to gets the va
 from __future__ import annotations
 
 import difflib
+import inspect
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -20,7 +21,7 @@ from keras.src.backend.common.stateless_scope import get_stateless_scope, in_sta
 from keras.src.backend.common.variables import Variable as AnyVariable
 from keras.src.saving import saving_lib
 
-from exporter.errors import ExportError, SourceError, UnsupportedError
+from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
 from exporter.records import Job
 from exporter.sources.detection.python_sources import check_trust, parts
 from exporter.sources.keras_models import archive_members, keras_archive
@@ -114,19 +115,44 @@ def made(job: Job) -> keras.Model:
     """What the function returns. Raises TrustError, SourceError and UnsupportedError."""
     check_trust(job.kind, job.source, (), trusted=job.trust_code)
     function = _function(job.source)
+    _check_arguments(function, job)
     with user_errors(job.source):
-        result = function()
+        result = function(**job.reading.arguments)
     model = next((each for each in result if isinstance(each, keras.Model)), None) if _is_several(result) else result
     if not isinstance(model, keras.Model):
         raise _no_model(result, job.source)
     return with_inputs(model, job)
 
 
+def _check_arguments(function: Callable[..., Any], job: Job) -> None:
+    """Raises UsageError, which says what the function takes; some that are written in C do not say it."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(**job.reading.arguments)
+    except TypeError as error:
+        takes = str(signature.replace(return_annotation=signature.empty))[:200]
+        why, hint = f"{error}; it takes {takes}", _argument_hint(signature, job.reading.arguments)
+        raise UsageError("cannot be called like this", where=job.source, why=why, hint=hint) from error
+
+
+def _argument_hint(signature: inspect.Signature, given: Mapping[str, Any]) -> str:
+    """The flag for what is missing or was misspelt."""
+    open_names = [name for name in signature.parameters if name not in given]
+    for name in given.keys() - signature.parameters.keys():
+        if near := difflib.get_close_matches(name, open_names, n=1):
+            return f"--arg {near[0]}={given[name]}"
+    wanted = [name for name in open_names if signature.parameters[name].default is inspect.Parameter.empty]
+    return " ".join(f"--arg {name}=VALUE" for name in wanted) or "leave it out"
+
+
 def _is_several(result: Any) -> bool:
     return isinstance(result, tuple | list)
 
 
-def _function(source: str) -> Callable[[], Any]:
+def _function(source: str) -> Callable[..., Any]:
     place, name = parts(source)
     module = import_code(place)
     found: Any = module
@@ -139,7 +165,7 @@ def _function(source: str) -> Callable[[], Any]:
     if not callable(found) or isinstance(found, keras.Model):
         why = f"it is a {type(found).__name__}"
         raise SourceError("is not a function", where=source, why=why, hint="def make_model(): ... return the_model")
-    function: Callable[[], Any] = found
+    function: Callable[..., Any] = found
     return function
 
 
