@@ -1,22 +1,26 @@
-"""The command line: read flags, call one function, print, choose the exit status."""
+"""The command line: read flags, call one function, print, choose the exit status.
+
+`--help` answers at once: what only a command needs is imported when it is carried out.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporter import __version__, console
+from exporter import __version__
 from exporter.commands.export_options import export_options
 from exporter.commands.request_options import request_options
 from exporter.commands.telling_options import telling_options
-from exporter.errors import ExportError, InternalError, UsageError
-from exporter.options import DEFAULT_FORMATS
-from exporter.session import Run, Session, StoppedError, run_in_child, serve
+from exporter.defaults import DEFAULT_FORMATS
+from exporter.errors import ExportError, InternalError, StoppedError, UsageError
+
+if TYPE_CHECKING:
+    from exporter.session import Run
 
 EPILOG = """
 \b
@@ -111,7 +115,9 @@ def app() -> None:
 @export_options
 @telling_options(expose_value=False)
 @click.option(
-    "--max-memory", metavar="SIZE", help="Stop a model that goes above it, such as 4GiB.  [default: no limit]"
+    "--max-memory",
+    metavar="SIZE",
+    help="Stop a model that goes above it, such as 4GiB; several share it.  [default: no limit]",
 )
 @click.option("--force", is_flag=True, help="Export again what is up to date.")
 @click.option("--view", "viewing", is_flag=True, help="Then show the first finished model in Netron.")
@@ -128,14 +134,20 @@ def export(run: Run, sources: tuple[str, ...], **flags: Any) -> int:
     A SOURCE is a model of keras.applications in any spelling (resnet101, EfficientNetV2B0); a Keras file (.keras, .h5)
     or architecture in JSON; a SavedModel, frozen graph or checkpoint of TensorFlow; a .tflite file; a model.json of
     TensorFlow.js; an .onnx file; a file of weights (.weights.h5, .safetensors); or a Python function that makes a
-    model (package.module:function, with --trust-code). Each is exported in a process of its own, one after the other;
-    one that fails does not stop the rest, and one that is up to date is skipped.
+    model (package.module:function, with --trust-code). Each is exported in a process of its own, several at a time as
+    processors and memory allow; one that fails does not stop the rest, and one that is up to date is skipped.
+    With several, Ctrl-C once lets finish what runs, twice stops at once.
     """
+    from exporter import plan
+    from exporter.session import Session
+
     session = Session(run, **{name: flags.pop(name) for name in ("force", "quiet", "verbose", "debug")})
     viewing, browser, port = flags.pop("viewing"), not flags.pop("no_browser"), flags.pop("port")
     if viewing and not {"onnx", "netron"} & set(flags["formats"] or DEFAULT_FORMATS):
         raise UsageError("--view shows the ONNX file", why="it is not among the formats of --to", hint="--to onnx")
-    outcomes = session.export(sources, flags)
+    options = plan.ExportOptions(**flags)
+    planned = plan.plan(sources, options)
+    outcomes = [session.export(planned[0])] if len(planned) == 1 else session.export_all(planned, options)
     if viewing:
         session.view(outcomes, browser, port)
     return session.status(outcomes)
@@ -155,7 +167,16 @@ def view(
 
     A large model is shown by its blocks and without its weights; what is shown, and why, is printed.
     """
+    from exporter.session import serve
+
     serve(targets, browser=not no_browser, port=port, full=full, host=host)
+
+
+def run_in_child(job: Any, **limits: Any) -> Any:
+    """`exporter.session.run_in_child`, which is a `Run`."""
+    from exporter import session
+
+    return session.run_in_child(job, **limits)
 
 
 def main(arguments: Sequence[str] | None = None, run: Run = run_in_child) -> int:
@@ -165,8 +186,14 @@ def main(arguments: Sequence[str] | None = None, run: Run = run_in_child) -> int
         return app.main(words, prog_name="export-model", standalone_mode=False, obj=run) or 0
     except Exception as problem:  # noqa: BLE001 (the boundary: what nobody foresaw is reported here and nowhere else)
         error = _translated(problem)
-        _report(error, traceback.format_exc() if "--debug" in words else "", words)
+        _report(error, _trace() if "--debug" in words else "", words)
         return error.status
+
+
+def _trace() -> str:
+    import traceback
+
+    return traceback.format_exc()
 
 
 def _report(error: ExportError, trace: str, words: Sequence[str]) -> None:
@@ -177,6 +204,8 @@ def _report(error: ExportError, trace: str, words: Sequence[str]) -> None:
         if json_log.is_wanted(words):
             json_log.write("error", error=json_log.error_record(error, trace))
             return
+    from exporter import console
+
     console.report(error, trace)
 
 
