@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 FINGERPRINT_SCHEMA = 6
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx")
 # What a job is named and where it goes, what only limits it, and what the source digest says already.
-OUTSIDE_FINGERPRINT = ("source", "weights", "output_path", "fingerprint", "trust_code", "max_memory_bytes", "origin")
+OUTSIDE_FINGERPRINT = (
+    "source",
+    "weights",
+    "output_path",
+    "fingerprint",
+    "trust_code",
+    "max_memory_bytes",
+    "origin",
+    "is_alone",
+)
 
 Looks = Mapping[str, "Look | ExportError"]
 

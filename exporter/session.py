@@ -87,7 +87,7 @@ class Session:
                 return plan.skipped(entry)
             display.begin(entry.name, 1, 1)
             try:
-                return self.run(entry, watch=display.take)
+                return self.run(replace(entry, is_alone=True), watch=display.take)
             finally:
                 display.end()
         except KeyboardInterrupt:

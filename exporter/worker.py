@@ -39,6 +39,7 @@ from exporter.verification.understudy import IS_POSSIBLE, Understudy
 
 if TYPE_CHECKING:
     from exporter.sources.opened import Opened
+    from exporter.verification.verifying import Comparison
 
 
 class Work:
@@ -53,7 +54,16 @@ class Work:
         self._background = ThreadPoolExecutor(1, "digest")
         self.import_rss_bytes = 0
         self.inputs: tuple[TensorSpec, ...] = ()
+        self.comparison: Comparison | None = None
         self.verification: Verification | None = None
+
+    def __enter__(self) -> Work:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Who may still be at work must not write into a folder that is being removed."""
+        for understudy in self.understudies.values():
+            understudy.end()
 
     def run(self) -> Outcome:
         """Raises ExportError; nothing has changed in the output folder then."""
@@ -80,8 +90,8 @@ class Work:
             material = dataclasses.replace(material, costs=costs)
             memory.release_unused()
         self._write_all(material, after_verification=False)
-        if not isinstance(opened, DescribedModel) and "onnx" in self.job.formats:
-            self.verification = self._verify(opened)
+        if "onnx" in self.job.formats and not isinstance(opened, DescribedModel):
+            self.verification = self._verify()
         with self.reporter.stage("source"):
             opened.finish_checks()
             self.job = dataclasses.replace(self.job, source_digest=digest.result())
@@ -95,16 +105,13 @@ class Work:
     def check(self) -> Outcome:
         """Compare the source with the file that `against` names; nothing is written. Raises ExportError."""
         from exporter.verification.sample_inputs import given_sizes
-        from exporter.verification.verifying import verify
 
         started = time.monotonic()
         opened = self._open()
         path = Path(self.job.against)
         self.inputs = given_sizes(opened.inputs(self.job), path)
         with self.reporter.stage("verify"):
-            weights = "random" if opened.is_random else self.job.weights
-            job = dataclasses.replace(self.job, weights=weights)
-            self.verification = verify(job, opened.graph, self.inputs, path, self.export.staging, self.understudies)
+            self.verification = self._comparison(opened, path).verdict()
         opened.finish_checks()
         return self._outcome(opened, (), time.monotonic() - started)
 
@@ -167,6 +174,8 @@ class Work:
     def _convert(self, opened: Opened, material: Material) -> Material:
         from exporter.formats.onnx_model import write_model
 
+        if self.job.verify:
+            self._begin_comparison(opened)
         with self.reporter.stage("convert"):
             structure = opened.structure(self.job, with_costs=COSTS in needed(self.job.formats))
             # Weights are made from here on; what the conversion needed must not be in memory beside them.
@@ -211,16 +220,24 @@ class Work:
             self.reporter.note(*importlib.import_module(chosen.module).write(material, self.export.staging))
         self.names += [file for file in chosen.files if (self.export.staging / file).exists()]
 
-    def _verify(self, opened: Opened) -> Verification:
-        if not self.job.verify:
-            return Verification("skipped", "--no-verify was given")
-        from exporter.verification.verifying import verify
+    def _comparison(self, opened: Opened, path: Path) -> Comparison:
+        from exporter.verification.verifying import Comparison
 
-        weights = "random" if opened.is_random else self.job.weights
+        job = dataclasses.replace(self.job, weights="random" if opened.is_random else self.job.weights)
+        return Comparison(job, opened.graph, self.inputs, path, self.export.staging, self.understudies)
+
+    def _begin_comparison(self, opened: Opened) -> None:
+        """The source may run beside the conversion, where no other model needs the processors and the memory."""
+        self.comparison = self._comparison(opened, self.export.staging / "model.onnx")
+        if self.job.is_alone and self.job.max_memory_bytes is None and memory.processors() > 1:
+            largest = max((weight.nbytes for weight in opened.graph.weights), default=0)
+            self.comparison.begin(memory.conversion_bound_bytes(self.import_rss_bytes, largest))
+
+    def _verify(self) -> Verification:
+        if self.comparison is None:
+            return Verification("skipped", "--no-verify was given")
         with self.reporter.stage("verify"):
-            carried_out = dataclasses.replace(self.job, weights=weights)
-            path = self.export.staging / "model.onnx"
-            return verify(carried_out, opened.graph, self.inputs, path, self.export.staging, self.understudies)
+            return self.comparison.verdict()
 
     def _outcome(self, opened: Opened | DescribedModel, files: tuple[WrittenFile, ...], seconds: float) -> Outcome:
         mismatch = self.verification is not None and self.verification.status == "mismatch"
@@ -245,8 +262,7 @@ def carry_out(job: Job, reporter: Reporter, *, may_fork: bool = False) -> Outcom
     """
     started = time.monotonic()
     try:
-        with Export(Path(job.output_path)) as export:
-            work = Work(job, export, reporter, may_fork=may_fork)
+        with Export(Path(job.output_path)) as export, Work(job, export, reporter, may_fork=may_fork) as work:
             return work.check() if job.against else work.run()
     except Exception as error:  # noqa: BLE001 (the boundary of this process)
         found = _as_export_error(error, job)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ def test_what_does_not_fit_is_skipped_and_says_what_it_needs(
         monkeypatch.setattr(memory, "available_bytes", lambda: 500_000_000)
     job = dataclasses.replace(JOB, max_memory_bytes=10**6 if cause != "machine" else None)
     big = graph(layer("float32", (None, 1000, 1000)))
-    found = verifying.verify(job, big, big.inputs, tmp_path / "model.onnx", tmp_path)
+    found = verifying.Comparison(job, big, big.inputs, tmp_path / "model.onnx", tmp_path).verdict()
     assert found.status == "skipped"
     assert found.needed_bytes == 10**9 + 8 * 4 * 2 * 10**6
     assert "it would need about 1.06 GB, and" in found.reason
@@ -199,8 +200,33 @@ def test_what_does_not_fit_is_skipped_and_says_what_it_needs(
 
 @pytest.mark.parametrize("spec", [TensorSpec("x", (None, 1), "string"), TensorSpec("x", None, "float32")])
 def test_inputs_that_cannot_be_made_up(spec: TensorSpec, tmp_path: Path) -> None:
-    found = verifying.verify(JOB, graph(), [spec], tmp_path / "model.onnx", tmp_path)
+    found = verifying.Comparison(JOB, graph(), [spec], tmp_path / "model.onnx", tmp_path).verdict()
     assert (found.status, found.needed_bytes) == ("skipped", 10**9)
+
+
+class Sleeper:
+    """An understudy that only says what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[Sequence[str]] = []
+
+    def start(self, arguments: Sequence[str], log: Path) -> None:
+        self.asked.append(arguments)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "beside_bytes", "begins"),
+    [("float32", 0, True), ("float32", 10**18, False), ("string", 0, False), ("int64", 0, False)],
+)
+def test_the_source_runs_beside_the_conversion(tmp_path: Path, dtype: str, beside_bytes: int, begins: bool) -> None:
+    """Where there is room, and where the file need not say first which texts and numbers it takes."""
+    sleeper = Sleeper()
+    spec = TensorSpec("x", (None, 3), dtype)
+    understudies: Any = {"reference": sleeper}
+    made = verifying.Comparison(JOB, graph(), [spec], tmp_path / "model.onnx", tmp_path, understudies)
+    made.begin(beside_bytes)
+    assert [role for role, _ in sleeper.asked] == ["reference"] * begins
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["request.json"] * begins
 
 
 @pytest.mark.parametrize(
@@ -251,7 +277,7 @@ def verify_in_children(exported: tuple[Job, ModelGraph, Path], folder: Path, cha
     if change:
         change(model)
     onnx.save(model, str(folder / "model.onnx"))
-    return verifying.verify(job, found, found.inputs, folder / "model.onnx", folder)
+    return verifying.Comparison(job, found, found.inputs, folder / "model.onnx", folder).verdict()
 
 
 @pytest.mark.slow

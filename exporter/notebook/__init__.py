@@ -108,7 +108,7 @@ def _outcome(handed: Handed, run: Run, *, force: bool, quiet: bool) -> Outcome:
     display = choose_display(quiet=quiet)
     display.begin(job.name, 1, 1)
     try:
-        outcome = run(job, watch=display.take)
+        outcome = run(replace(job, is_alone=True), watch=display.take)
     finally:
         display.end()
     if (error := failure(outcome)) is not None:

@@ -42,6 +42,11 @@ class Request:
     onnx_path: str
 
 
+def begin(role: str, folder: Path, understudies: Understudies) -> None:
+    """Let an understudy play its role beside what else is done; `run_children` then waits for it."""
+    understudies[role].start((role, str(folder)), _log_of(role, folder))
+
+
 def run_children(folder: Path, limit_bytes: int | None, understudies: Understudies) -> Verification:
     """`sensitivity` only has to say something after a mismatch."""
     for role in ("reference", "runtime", "sensitivity"):
@@ -84,7 +89,8 @@ def _run_child(
 def _started(role: str, folder: Path, understudy: Understudy | None) -> Understudy | subprocess.Popen[bytes]:
     arguments, log = (role, str(folder)), _log_of(role, folder)
     if understudy is not None:
-        understudy.start(arguments, log)
+        if not understudy.is_at_work:
+            understudy.start(arguments, log)
         return understudy
     command = [sys.executable, "-m", "exporter.verification.roles", *arguments]
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -28,6 +28,7 @@ class Understudy:
     def __init__(self, main: Main) -> None:
         reading, self._control = os.pipe()
         self._status: int | None = None
+        self.is_at_work = False
         self.pid = os.fork()
         if not self.pid:
             _sleep(reading, main)
@@ -37,6 +38,7 @@ class Understudy:
         """What the process prints goes to the file `log`. Once only."""
         os.write(self._control, json.dumps({"arguments": list(arguments), "log": str(log)}).encode() + b"\n")
         os.close(self._control)
+        self.is_at_work = True
 
     def poll(self) -> int | None:
         """Its exit status, negative for a signal; None while it runs."""
@@ -51,6 +53,11 @@ class Understudy:
     def kill(self) -> None:
         if self.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Whatever it does; afterwards it writes nothing any more."""
+        self.kill()
+        self.wait()
 
     def _waited(self, options: int) -> int | None:
         pid, status = os.waitpid(self.pid, options)
