@@ -21,6 +21,7 @@ from exporter.records import Job, Outcome
 from exporter.reports.tally import Budget
 from exporter.session import Planned, Run
 from exporter.storage.addresses import is_address, local, redacted
+from exporter.supervisor import termination_interrupts
 
 # More are in the report.
 MOST_NAMES = 20
@@ -52,12 +53,17 @@ class BatchSession:
             raise UsageError("--ray-address is for Ray", why="--executor is not ray", hint="--executor ray")
         self.run, self.policy, self.telling, self.place = run, policy, telling, place
 
+    @termination_interrupts()
     def export(self, entries: Sequence[plan.Entry]) -> int:
-        """The exit status: that of the first source that failed. Raises UsageError and StoppedError."""
+        """The exit status: that of the first source that failed. Raises UsageError and StoppedError.
+
+        SIGTERM and SIGHUP end it as Ctrl-C does, also while it plans and while it writes the report.
+        """
         # It is said for all models together.
         output = entries[0].options.output
         return self.carry_out(plan.plan_entries(entries), output, then_prepare=True).status
 
+    @termination_interrupts()
     def carry_out(self, planned: Sequence[Planned], output: str, *, then_prepare: bool = False) -> Ending:
         """What became of them; `then_prepare` makes the first query over `output` quick. Raises StoppedError."""
         refused = [_refused(each) for each in planned if not isinstance(each, Job)]

@@ -56,14 +56,14 @@ def run(
     """
     supervisor = Supervisor(job, watch, stop or threading.Event(), timeout_seconds)
     try:
-        with private_folder() as folder, _termination_interrupts():
+        with private_folder() as folder, termination_interrupts():
             return supervisor.run(folder, spawn)
     except ExportError as error:
         return supervisor.failed(error)
 
 
 @contextmanager
-def _termination_interrupts() -> Iterator[None]:
+def termination_interrupts() -> Iterator[None]:
     """SIGTERM and SIGHUP raise KeyboardInterrupt, unless somebody handles or ignores them (`nohup`)."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

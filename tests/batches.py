@@ -53,6 +53,8 @@ class Accidents:
             return dataclasses.replace(failed(job), error=error.as_record())
         if job.name.startswith("interrupting"):
             os.kill(os.getpid(), signal.SIGINT)
+        if job.name.startswith("terminating"):
+            os.kill(os.getpid(), signal.SIGTERM)
         outcome = worker.carry_out(job, worker.Reporter(io.StringIO()))
         outcome = dataclasses.replace(outcome, tree_peak_rss_bytes=700_000_000, seconds=6.25)
         return dataclasses.replace(outcome, status="mismatch", verification=WRONG) if job.name == "wrong" else outcome

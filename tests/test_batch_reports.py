@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +22,7 @@ from batches import Accidents, make_model
 from browser import Browser, wait_for
 from markdown_it import MarkdownIt
 
-from exporter import cli, files
+from exporter import cli, files, plan
 from exporter.errors import OutputError, ResourceError, UsageError
 from exporter.query.catalogue import open_catalogue
 from exporter.reports import batch_markdown, batch_page, batch_table
@@ -486,3 +488,64 @@ def test_the_page_sorts_filters_and_prints_in_a_browser(tmp_path: Path) -> None:
         assert [
             event for event in browser.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
         ] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_report_is_written(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is done stays, nothing half written does, and the same command again writes the report."""
+
+    def page(report: BatchReport) -> Iterator[str]:
+        yield "half of it"
+        send(number)
+        yield "the rest"
+
+    monkeypatch.chdir(tmp_path)
+    make_model(Path("a.onnx"))
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_page, "page", page)
+        assert cli.main(["batch", "a.onnx", *ARGUMENTS], Accidents()) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert {path.name for path in Path("zoo").iterdir()} == {"a", "batch.parquet", "report.md"}
+    assert cli.main(["batch", "a.onnx", *ARGUMENTS], Accidents()) == 0
+    assert "1 up to date" in capsys.readouterr().out
+    assert Path("zoo", "report.html").read_text().endswith("</html>\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_a_batch_is_planned(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_model(Path("a.onnx"))
+    monkeypatch.setattr(plan, "plan_entries", lambda entries: send(number))
+    runner = Accidents()
+    assert cli.main(["batch", "a.onnx", *ARGUMENTS], runner) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert runner.jobs == []
+    assert not Path("zoo").exists()
+
+
+def send(number: signal.Signals) -> None:
+    """To this process, which must not end by it."""
+    assert signal.getsignal(number) is not signal.SIG_DFL
+    os.kill(os.getpid(), number)
+
+
+def test_a_batch_that_is_terminated_leaves_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What runs here does not heed that it is stopped, and so comes to its end."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("terminating", "waiting"):
+        make_model(Path(f"{name}.onnx"))
+    words = ["batch", "terminating.onnx", "waiting.onnx", *ARGUMENTS, "--metrics-file", "batch.prom"]
+    assert cli.main(words, Accidents()) == 130
+    assert list(table(Path("zoo")).status) == ["done", "not run"]
+    assert "not run" in Path("zoo", "report.html").read_text()
+    metrics = Path("batch.prom").read_text()
+    assert 'status="not_run"} 1' in metrics
+    assert "export_model_batch_end_time_seconds{" in metrics
+    assert "not finished: waiting" in capsys.readouterr().err
