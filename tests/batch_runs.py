@@ -18,7 +18,7 @@ import safetensors.numpy
 from exporter import files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 # A file with so many tensors takes a few seconds, in which something can happen to its job.
 MANY_TENSORS = 8_000
 

@@ -118,7 +118,7 @@ def test_an_onnx_file_too(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_a_node_is_lost_in_the_middle(cluster: Cluster, tmp_path: Path) -> None:
-    sources = [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(3)]
+    sources = [weights_file(tmp_path / f"m{number}.safetensors", 2 * MANY_TENSORS) for number in range(3)]
     there = BatchRun(tmp_path, [*sources, "-o", "there", "--executor", "ray"], RAY_ADDRESS=cluster.address)
     there.wait_for(": started", 2)
     cluster.lose_the_second_node()

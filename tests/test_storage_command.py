@@ -18,7 +18,7 @@ from stores import BUCKET, S3, Asked, s3_server
 
 pytestmark = pytest.mark.slow
 # An expired lease of a killed process is one of this machine, and so taken over at once.
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 
 
 @pytest.fixture(scope="module")
