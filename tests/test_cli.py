@@ -240,7 +240,7 @@ def test_every_source_is_run_once_and_the_first_that_failed_gives_the_status(rec
 def test_several_models_run_side_by_side_and_leave_no_report(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=120)
 
     def run(job: Job, *, watch: Callable[[wire.Event], None], **limits: Any) -> Outcome:
         both.wait()
@@ -423,7 +423,8 @@ def test_a_signal_ends_the_run_and_names_what_is_left(workplace: Path, name: str
             seen += line
         process.send_signal(signal.Signals[name])
         if name == "SIGINT":
-            assert b"vgg19 will be finished, Ctrl-C again stops now" in process.stderr.readline()
+            while b"vgg19 will be finished, Ctrl-C again stops now" not in process.stderr.readline():
+                assert process.poll() is None
             process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     finally:
@@ -441,7 +442,7 @@ def test_a_signal_ends_a_single_model_at_once(workplace: Path) -> None:
         while b"convert" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=120)
     finally:
         process.terminate()
     assert process.returncode == 130
