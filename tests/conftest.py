@@ -5,7 +5,15 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# The same examples in each run, however long one takes on a busy machine: a limit of 200 ms for each, and complaints
+# about slow ones, would be failures now and then. `--hypothesis-profile default` looks for new ones.
+hypothesis.settings.register_profile(
+    "repeatable", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True, scope="session")
