@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_a_batch_leaves_its_numbers(
 def test_the_numbers_follow_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "batch.prom"
     now = [1000.0]
-    monkeypatch.setattr(metrics_file.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(metrics_file, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
     metrics = MetricsFile(path, "zoo", Budget(2, 10**10))
     tasks = [task(number) for number in range(6)]
     metrics.begin(tasks, [])
