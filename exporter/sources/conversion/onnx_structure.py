@@ -18,7 +18,6 @@ from exporter.sources.conversion import (
     opsets,
     precision,
     runnable,
-    tf2onnx_convolutions,
     tf2onnx_linear,
     tied_weights,
     weight_arithmetic,
@@ -26,7 +25,7 @@ from exporter.sources.conversion import (
 from exporter.sources.conversion.onnx_names import NodeLayers, describe_nodes, infer_shapes, name_weights
 from exporter.sources.conversion.retyping import UNKNOWN_DTYPES, to_float32, users_of
 from exporter.sources.conversion.tf2onnx_lazy import LazyConstants
-from exporter.sources.conversion.tf2onnx_ops import REWRITERS
+from exporter.sources.conversion.tf2onnx_ops import REWRITERS, corrected
 from exporter.sources.conversion.tracing import OpOwners, TracedModel
 from exporter.sources.graphs.lookup_table import MakeTable
 from exporter.sources.rewriting.onnx_graph import graphs, replace, stub
@@ -99,7 +98,7 @@ def _converted(
     constants = LazyConstants()
     # Functions of an earlier conversion in this process, which may have the same names.
     tf_loader.clear_functions()
-    with constants.installed(), tf2onnx_linear.installed(), tf2onnx_convolutions.installed():
+    with constants.installed(), tf2onnx_linear.installed(), corrected():
         main, bodies = _parsed(traced, opset)
         _bind(main, values, constants)
         renamed = dict(zip(tensors, names, strict=True))
