@@ -190,3 +190,37 @@ def test_the_nearest_pixel_of_a_crop(tmp_path: Path) -> None:
         return tf.image.crop_and_resize(x, boxes, index, (4, 5), method="nearest")
 
     compared(function, IMAGE, boxes, index, folder=tmp_path)
+
+
+def test_numbers_that_are_no_class(tmp_path: Path) -> None:
+    def function(index: Any) -> Any:
+        marked = [tf.one_hot(index, 4, 2.0, -1.0, axis=axis) for axis in (-1, 0, 1)]
+        return *marked, *(tf.one_hot(index[0], 4, dtype=each) for each in (tf.float32, tf.int64, tf.uint8, tf.float64))
+
+    compared(function, np.array([[0, 3, -1], [4, 1, -100]], "int32"), folder=tmp_path)
+
+
+def test_permutations_and_stitches(tmp_path: Path) -> None:
+    def function(order: Any, x: Any) -> Any:
+        return tf.math.invert_permutation(order), tf.dynamic_stitch([[0, 3], [2, 1]], [x, x + 1])
+
+    compared(function, np.array([2, 0, 3, 1], "int32"), normal(2, 3), folder=tmp_path)
+    with pytest.raises(UnsupportedError, match="fills a place twice"):
+        compared(lambda x: tf.dynamic_stitch([[0, 1], [1, 2]], [x, x]), normal(2, 3), folder=tmp_path)
+
+
+def test_dilated_convolutions_of_images_of_any_size(tmp_path: Path) -> None:
+    kernel = normal(3, 2, 3, 4)
+
+    def function(x: Any) -> Any:
+        return tf.nn.conv2d(x, kernel, 1, "SAME", dilations=(3, 2)), tf.nn.conv2d(x, kernel, 2, "SAME")
+
+    compared(function, IMAGE, folder=tmp_path, is_open=True)
+
+
+def test_branches_by_number_are_refused(tmp_path: Path) -> None:
+    def function(number: Any, x: Any) -> Any:
+        return tf.switch_case(number, [lambda: x, lambda: x * 2, lambda: x * 3])
+
+    with pytest.raises(UnsupportedError, match="Case"):
+        compared(function, np.array(1, "int32"), normal(3), folder=tmp_path)

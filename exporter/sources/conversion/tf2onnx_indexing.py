@@ -151,6 +151,56 @@ class MatrixBandPart:
         replace(graph, node, "Identity", [value])
 
 
+@handler.tf_op("OneHot")
+class OneHot:
+    """A number that is no class, such as -1, has no one; ONNX's op counts such numbers from the end."""
+
+    @classmethod
+    def version_13(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        index, depth, one, zero = node.input
+        rank, axis, dtype = _rank(graph, index), node.get_attr_value("axis", -1), graph.get_dtype(node.output[0])
+        axis = rank if axis < 0 else axis
+        index = step(graph, node, "Cast", index, to=TensorProto.INT64)
+        index = step(graph, node, "Unsqueeze", index, constant(graph, node, [axis], np.int64))
+        depth = step(graph, node, "Cast", depth, to=TensorProto.INT64)
+        first, next_ = (constant(graph, node, number, np.int64) for number in (0, 1))
+        classes = step(graph, node, "Range", first, depth, next_)
+        along = constant(graph, node, [-1] + [1] * (rank - axis), np.int64)
+        is_class = step(graph, node, "Equal", index, step(graph, node, "Reshape", classes, along))
+        values = [each.get_tensor_value() if each.is_const() else None for each in node.inputs[2:]]
+        if values == [1, 0]:
+            replace(graph, node, "Cast", [is_class], to=dtype)
+        else:
+            replace(graph, node, "Where", [is_class, one, zero])
+
+
+@handler.tf_op("InvertPermutation")
+class InvertPermutation:
+    """Where each number is: the order in which they are sorted. tf2onnx says that ONNX's int64 is the op's int32."""
+
+    @classmethod
+    def version_11(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        value, dtype = node.input[0], graph.get_dtype(node.output[0])
+        count = step(graph, node, "Shape", value)
+        attributes = {"axis": 0, "largest": 0}
+        order = graph.make_node("TopK", [value, count], attributes, name=node.child_name(), output_count=2).output[1]
+        replace(graph, node, "Cast", [order], to=dtype)
+
+
+@handler.tf_op(["DynamicStitch", "ParallelDynamicStitch"])
+class DynamicStitch:
+    """tf2onnx makes as many rows as it is given, which is right where no place is filled twice."""
+
+    @classmethod
+    def version_13(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        places = node.inputs[: len(node.input) // 2]
+        if all(each.is_const() for each in places):
+            known = np.concatenate([np.reshape(each.get_tensor_value(as_list=False), -1) for each in places])
+            if not np.array_equal(np.sort(known), np.arange(len(known))):
+                raise ValueError("it fills a place twice, or leaves one out, and has no ONNX form then")
+        tensor.DynamicStitch.version_13(graph, node, **kwargs)
+
+
 def rewrite_eye(graph: Graph, ops: list[Node]) -> list[Node]:
     """tf2onnx's, without the identity matrices of a batch, of which it would make a single one."""
     rewriter.rewrite_eye(graph, [op for op in ops if not op.type.startswith("Matrix") or _is_matrix(graph, op)])

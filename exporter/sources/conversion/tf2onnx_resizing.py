@@ -95,15 +95,33 @@ class ScaleAndTranslate:
     @classmethod
     def version_11(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
         kernel = resize_weights.KERNELS[node.get_attr_value("kernel_type", b"lanczos3").decode()]
-        if not (node.inputs[2].is_const() and node.inputs[3].is_const()):
-            raise ValueError("its scale is computed, and ONNX has no such resize; give the image a fixed size")
-        numbers = [node.inputs[place].get_tensor_value(as_list=False) for place in (2, 3)]
         antialias = bool(node.get_attr_value("antialias", 1))
+        old, new = _sizes(graph, node)
+        numbers = zip(old, new, _scale(node, old, new), _constant(node.inputs[3]), strict=True)
         matrices = [
-            resize_weights.sampled(old, new, float(scale), float(move), kernel, antialias=antialias)
-            for old, new, scale, move in zip(*_sizes(graph, node), *numbers, strict=True)
+            resize_weights.sampled(size, wanted, float(scale), float(move), kernel, antialias=antialias)
+            for size, wanted, scale, move in numbers
         ]
         _as_products(graph, node, matrices)
+
+
+def _scale(node: Node, old: Sizes, new: Sizes) -> np.ndarray:
+    """What `tf.image.resize` divides by the image's own size is known as soon as that is. Raises ValueError."""
+    scale = node.inputs[2]
+    if scale.type not in ("Div", "RealDiv"):
+        return _constant(scale)
+    maker = scale.inputs[1]
+    while maker.type in ("Cast", "Identity", "Slice", "StridedSlice", "Squeeze"):
+        maker = maker.inputs[0]
+    if maker.type != "Shape" or maker.input[0] != node.input[0]:
+        return _constant(scale)
+    return np.array(new, np.float32) / np.array(old, np.float32)
+
+
+def _constant(node: Node) -> np.ndarray:
+    if not node.is_const():
+        raise ValueError("its scale is computed, and ONNX has no such resize; give the image a fixed size")
+    return np.asarray(node.get_tensor_value(as_list=False))
 
 
 def _sizes(graph: Graph, node: Node) -> tuple[Sizes, Sizes]:
