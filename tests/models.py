@@ -325,6 +325,10 @@ for name, shape, make in (
     ("upsample_3d", VOLUME, lambda: layers.UpSampling3D(2)),
     ("resize_nearest", IMAGE, lambda: layers.Resizing(5, 13, interpolation="nearest")),
     ("resize_bilinear", IMAGE, lambda: layers.Resizing(5, 13)),
+    ("resize_antialias", IMAGE, lambda: layers.Resizing(5, 5, antialias=True)),
+    ("resize_bicubic", IMAGE, lambda: layers.Resizing(5, 13, interpolation="bicubic")),
+    ("resize_area", IMAGE, lambda: layers.Resizing(5, 13, interpolation="area")),
+    ("discretization", IMAGE, lambda: layers.Discretization([0.0, 1.0])),
     ("reshape", (4, 6), lambda: chain(layers.Reshape((3, -1)), layers.Permute((2, 1)), layers.Flatten())),
     ("repeat", (6,), lambda: layers.RepeatVector(3)),
     ("rescaling", IMAGE, lambda: layers.Rescaling(1 / 127.5, offset=-1)),
@@ -585,9 +589,7 @@ def beyond(name: str, shape: tuple[int | None, ...], make: Callable[[], Any], dt
 beyond("mel", (256,), lambda: layers.MelSpectrogram(fft_length=64, num_mel_bins=8, name="fourier"))
 beyond("strings", (3,), lambda: layers.StringLookup(vocabulary=["a"], num_oov_indices=2, name="words"), "string")
 beyond("hashing", (3,), lambda: layers.Hashing(7, name="hash"), "int32")
-beyond("buckets", (3,), lambda: layers.Discretization([0.0, 1.0], name="buckets"))
 beyond("text", (), lambda: layers.TextVectorization(vocabulary=["a", "b"], name="text"), "string")
-beyond("antialias", IMAGE, lambda: layers.Resizing(5, 5, antialias=True, name="resizing"))
 beyond("stranger", (6,), lambda: Stranger(name="stranger"))
 beyond("untraceable", (6,), lambda: Untraceable(name="untraceable"))
 beyond("determinant", (3, 3), lambda: layers.Lambda(ops.slogdet, name="det"))

@@ -26,7 +26,7 @@ from exporter.sources.conversion import (
 from exporter.sources.conversion.onnx_names import NodeLayers, describe_nodes, infer_shapes, name_weights
 from exporter.sources.conversion.retyping import UNKNOWN_DTYPES, to_float32, users_of
 from exporter.sources.conversion.tf2onnx_lazy import LazyConstants
-from exporter.sources.conversion.tf2onnx_ops import REWRITERS
+from exporter.sources.conversion.tf2onnx_ops import REWRITERS, corrected
 from exporter.sources.conversion.tracing import OpOwners, TracedModel
 from exporter.sources.graphs.lookup_table import MakeTable
 from exporter.sources.rewriting.onnx_graph import graphs, replace, stub
@@ -68,6 +68,7 @@ def finish(
     output_layers: Sequence[str | None],
 ) -> OnnxStructure:
     """What tf2onnx made, optimised, in the dtype that is wanted, and with names for those who read it."""
+    tf2onnx_convolutions.pad_by_numbers(model)
     lazy = optimise(model, lazy, opset)
     # Inferred anew at the end: names of unknown dimensions are worth less than what is known by then.
     del model.graph.value_info[:]
@@ -93,13 +94,14 @@ def _converted(
     tensors = [*traced.input_tensors, *traced.output_tensors]
     to_float32(traced.graph_def, precision.COMPUTED_IN_FLOAT32[dtype])
     _refuse_dtypes(traced, graph.name)
+    _refuse(_branches_by_number(traced.graph_def), traced, graph.name)
     values = precision.computed_weights(_values(traced, weights), dtype)
     values = weight_arithmetic.fold(traced.graph_def, values, tensors)
     names = [spec.name for spec in (*graph.inputs, *graph.outputs)]
     constants = LazyConstants()
     # Functions of an earlier conversion in this process, which may have the same names.
     tf_loader.clear_functions()
-    with constants.installed(), tf2onnx_linear.installed(), tf2onnx_convolutions.installed():
+    with constants.installed(), tf2onnx_linear.installed(), corrected():
         main, bodies = _parsed(traced, opset)
         _bind(main, values, constants)
         renamed = dict(zip(tensors, names, strict=True))
@@ -163,6 +165,12 @@ def _refuse_dtypes(traced: TracedModel, name: str) -> None:
             why="tf2onnx has no such dtype; model.quantize('float8') keeps float32 weights and serves training",
             hint=f"save the model without it; {DESCRIBE_ANYWAY}",
         )
+
+
+def _branches_by_number(graph_def: tf.compat.v1.GraphDef) -> list[tuple[str, str]]:
+    """tf2onnx does not get as far as to name those."""
+    bodies = (graph_def.node, *(function.node_def for function in graph_def.library.function))
+    return [(node.op, node.name) for nodes in bodies for node in nodes if node.op in ("Case", "StatelessCase")]
 
 
 def _refuse_unknown_ops(graph: Graph, traced: TracedModel, name: str) -> None:

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from onnx import ModelProto, helper
 from tf2onnx import handler, rewriter, tfonnx
 from tf2onnx.graph import Graph, Node
 from tf2onnx.onnx_opset import nn
+
+from exporter.sources.rewriting.onnx_graph import graphs, replace
 
 
 @handler.tf_op(["Conv2DBackpropInput", "Conv3DBackpropInputV2"])
@@ -29,6 +32,28 @@ class ConvTranspose:
             kept = [(start, end) if start + end > 0 else (0, 0) for start, end in sides]
             node.set_attr("pads", [start for start, _ in kept] + [end for _, end in kept])
             node.set_attr("output_padding", [max(0, -start - end) for start, end in sides])
+
+
+def pad_by_numbers(model: ModelProto) -> None:
+    """`same` padding as numbers where they do not depend on the size: ONNX Runtime refuses `auto_pad` if dilated.
+
+    A stride of one has the output as large as the input, so that it is what the kernel covers less one pixel.
+    """
+    for graph in graphs(model.graph):
+        for node in graph.node:
+            found = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+            if node.op_type != "Conv" or found.get("auto_pad") != b"SAME_UPPER" or "kernel_shape" not in found:
+                continue
+            sizes = found["kernel_shape"]
+            if max(found.get("strides", [1])) > 1:
+                continue
+            missing = [
+                (size - 1) * by for size, by in zip(sizes, found.get("dilations", [1] * len(sizes)), strict=True)
+            ]
+            kept = [each for each in node.attribute if each.name not in ("auto_pad", "pads")]
+            replace(node.attribute, kept)
+            pads = [each // 2 for each in missing] + [each - each // 2 for each in missing]
+            node.attribute.append(helper.make_attribute("pads", pads))
 
 
 def rewrite_conv2d_with_pad(graph: Graph, ops: list[Node]) -> list[Node]:

@@ -5,7 +5,8 @@ Importing this module registers the handlers; `REWRITERS` is for `process_graphs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,15 @@ from onnx import TensorProto, helper
 from tf2onnx import handler
 from tf2onnx.graph import Graph, Node
 from tf2onnx.graph_matcher import GraphMatcher, OpTypePattern
-from tf2onnx.onnx_opset import controlflow, math, nn
+from tf2onnx.onnx_opset import controlflow
 
 # These register their handlers.
 from exporter.sources.conversion import tf2onnx_convolutions as tf2onnx_convolutions
 from exporter.sources.conversion import tf2onnx_einsum as tf2onnx_einsum
+from exporter.sources.conversion import tf2onnx_indexing as tf2onnx_indexing
+from exporter.sources.conversion import tf2onnx_resizing as tf2onnx_resizing
+from exporter.sources.conversion import tf2onnx_segments as tf2onnx_segments
+from exporter.sources.conversion.tf2onnx_arithmetic import constant, replace, step
 from exporter.sources.conversion.tf2onnx_tables import rewrite_equal_text, rewrite_one_bucket
 
 
@@ -28,7 +33,17 @@ class Erfc:
     @classmethod
     def version_9(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
         erf = graph.make_node("Erf", node.input, name=node.child_name()).output[0]
-        _replace(graph, node, "Sub", [_one_like(graph, node), erf])
+        replace(graph, node, "Sub", [_one_like(graph, node), erf])
+
+
+@handler.tf_op("Log1p")
+class Log1p:
+    """log1p(x) = log(1 + x), exact to 6e-8, not relative to x."""
+
+    @classmethod
+    def version_6(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        more = graph.make_node("Add", [node.input[0], _one_like(graph, node)], name=node.child_name()).output[0]
+        replace(graph, node, "Log", [more])
 
 
 @handler.tf_op("Expm1")
@@ -38,7 +53,7 @@ class Expm1:
     @classmethod
     def version_6(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
         exp = graph.make_node("Exp", node.input, name=node.child_name()).output[0]
-        _replace(graph, node, "Sub", [exp, _one_like(graph, node)])
+        replace(graph, node, "Sub", [exp, _one_like(graph, node)])
 
 
 # What both ONNX's `Where` and ONNX Runtime's take.
@@ -51,69 +66,24 @@ class Select:
 
     @classmethod
     def version_9(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
-        ranks = [len(shape) if (shape := graph.get_shape(name)) is not None else None for name in node.input[:2]]
-        # The older op lets a vector choose rows.
-        broadcasts = node.type == "SelectV2" or (ranks[0] is not None and ranks[0] == ranks[1])
-        if broadcasts and graph.get_dtype(node.output[0]) in SELECTABLE:
+        shapes = [graph.get_shape(name) for name in node.input[:2]]
+        ranks = [len(shape) if shape is not None else None for shape in shapes]
+        if graph.get_dtype(node.output[0]) not in SELECTABLE:
+            controlflow.Select.version_9(graph, node, **kwargs)
+        elif node.type == "SelectV2" or ranks[0] == 0 or (ranks[0] is not None and ranks[0] == ranks[1]):
+            node.type = "Where"
+        elif ranks[0] == 1 and shapes[1] is not None:
+            # The older op lets a vector choose rows.
+            per_row = constant(graph, node, [-1] + [1] * (len(shapes[1]) - 1), np.int64)
+            graph.replace_input(node, node.input[0], step(graph, node, "Reshape", node.input[0], per_row), 0)
             node.type = "Where"
         else:
             controlflow.Select.version_9(graph, node, **kwargs)
 
 
-@handler.tf_op("FloorMod")
-class FloorMod:
-    """Of whole numbers, ONNX's `Mod` has the sign of the divisor too; tf2onnx divides towards zero."""
-
-    @classmethod
-    def version_10(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
-        if np.dtype(helper.tensor_dtype_to_np_dtype(graph.get_dtype(node.input[0]))).kind == "i":
-            _replace(graph, node, "Mod", node.input)
-        else:
-            math.FloorMod.version_7(graph, node, **kwargs)
-
-
 def _one_like(graph: Graph, node: Node) -> str:
     dtype = helper.tensor_dtype_to_np_dtype(graph.get_dtype(node.output[0]))
     return graph.make_const(node.child_name(), np.array(1, dtype)).output[0]
-
-
-def _replace(graph: Graph, node: Node, op_type: str, inputs: list[str]) -> None:
-    """The same node name and output, made by another op."""
-    shapes, dtypes, outputs = node.output_shapes, node.output_dtypes, node.output
-    graph.remove_node(node.name)
-    graph.make_node(op_type, inputs, name=node.name, outputs=outputs, shapes=shapes, dtypes=dtypes)
-
-
-@handler.tf_op(["ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic"])
-class Resize:
-    """tf2onnx gives known sizes to ONNX as scales, and rounding makes some of those miss by a pixel.
-
-    (Nine rows times ¹³⁄₉ are twelve.) Behind an `Identity` it does not know the size that is wanted, and writes sizes.
-    """
-
-    @classmethod
-    def version_11(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
-        if node.type != "ResizeNearestNeighbor" and graph.get_dtype(node.input[0]) != TensorProto.FLOAT:
-            # TensorFlow's interpolates in float32 whatever it is given, ONNX's in what it is given.
-            graph.insert_new_node_on_input(node, "Cast", node.input[0], to=TensorProto.FLOAT)
-        shape = graph.get_shape(node.input[0])
-        if shape and node.inputs[1].is_const():
-            wanted = node.inputs[1].get_tensor_value(as_list=True)
-            if not all(map(_scale_is_exact, shape[1:3], wanted)):
-                hidden = graph.make_node("Identity", [node.input[1]], name=node.child_name()).output[0]
-                graph.replace_input(node, node.input[1], hidden, 1)
-        nn.Resize.version_11(graph, node, **kwargs)
-
-
-def _scale_is_exact(size: int, wanted: int) -> bool:
-    """The scale is kept in single precision; readers multiply in single or double and round down.
-
-    An unknown size (-1) is never given as a scale.
-    """
-    if size < 1:
-        return True
-    scale = np.float32(wanted / size)
-    return int(np.float32(size) * scale) == wanted == int(size * float(scale))
 
 
 def rewrite_sign_bit(graph: Graph, ops: list[Node]) -> list[Node]:
@@ -144,3 +114,10 @@ def rewrite_sign_bit(graph: Graph, ops: list[Node]) -> list[Node]:
 
 
 REWRITERS: list[Callable[[Graph, list[Node]], list[Node]]] = [rewrite_sign_bit, rewrite_equal_text, rewrite_one_bucket]
+
+
+@contextmanager
+def corrected() -> Iterator[None]:
+    """Without the faults of tf2onnx's own rewriters until the block ends."""
+    with tf2onnx_convolutions.installed(), tf2onnx_indexing.installed():
+        yield

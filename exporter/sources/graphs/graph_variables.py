@@ -18,6 +18,8 @@ from exporter.sources.graphs.hollow_graph import HOLLOW_OP
 HANDLES, REFERENCES = ("VarHandleOp",), ("VariableV2", "Variable")
 # Ops that hand on a variable, with the attribute that says its type.
 PASSING = ("Identity", "Switch", "RefSwitch", "Merge", "Enter", "RefEnter", "Exit", "NextIteration")
+# Those that hand it on to one of two branches.
+SWITCHES = ("Switch", "RefSwitch")
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def _adapt(
         if node.attr["T"].type == tf.resource.as_datatype_enum:
             node.attr["T"].type = variable.dtype
             taken[node.name] = variable
+            if node.op in SWITCHES:
+                taken[f"{node.name}:1"] = variable
         node.attr.pop("_output_shapes", None)
     elif node.op in CALLERS:
         _call(node, places, taken, functions, done)

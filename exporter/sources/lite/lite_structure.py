@@ -13,9 +13,9 @@ from tf2onnx.handler import tfl_op
 from exporter.errors import UnsupportedError
 from exporter.lazy import LazyArray
 from exporter.records import Job, ModelGraph
-from exporter.sources.conversion import onnx_structure, opsets, precision, tf2onnx_convolutions, tf2onnx_linear
+from exporter.sources.conversion import onnx_structure, opsets, precision, tf2onnx_linear
 from exporter.sources.conversion.tf2onnx_lazy import LazyConstants
-from exporter.sources.conversion.tf2onnx_ops import REWRITERS
+from exporter.sources.conversion.tf2onnx_ops import REWRITERS, corrected
 from exporter.sources.conversion.tracing import OpOwners
 from exporter.sources.lite import tf2onnx_lite as tf2onnx_lite
 from exporter.sources.lite.lite_layers import LiteLayers
@@ -39,7 +39,7 @@ def build(
     constants = LazyConstants()
     nodes = LiteNodes(model, layers, values, constants)
     tf_loader.clear_functions()
-    with constants.installed(), tf2onnx_linear.installed(), tf2onnx_convolutions.installed():
+    with constants.installed(), tf2onnx_linear.installed(), corrected():
         try:
             main, bodies = nodes.graphs()
             for each in (main, *bodies):

@@ -1,0 +1,155 @@
+"""Arithmetic that tf2onnx converts into something slightly different, or not at all. Importing registers handlers.
+
+What differs are whole numbers below zero, and types that ONNX's op of the same name does not take.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+from tf2onnx import handler
+from tf2onnx.graph import Graph, Node
+from tf2onnx.onnx_opset import math
+
+# What ONNX's `Sum` takes.
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+
+
+def numpy_dtype(graph: Graph, value: str) -> np.dtype:
+    return np.dtype(helper.tensor_dtype_to_np_dtype(graph.get_dtype(value)))
+
+
+def replace(graph: Graph, node: Node, op_type: str, inputs: list[str], **attributes: Any) -> None:
+    """The same node name and output, made by another op."""
+    shapes, dtypes, outputs = node.output_shapes, node.output_dtypes, node.output
+    graph.remove_node(node.name)
+    graph.make_node(op_type, inputs, attributes, name=node.name, outputs=outputs, shapes=shapes, dtypes=dtypes)
+
+
+def step(graph: Graph, node: Node, op_type: str, *inputs: str, **attributes: Any) -> str:
+    """The output of a further ONNX op on the way to the result of `node`."""
+    return str(graph.make_node(op_type, list(inputs), attributes, name=node.child_name()).output[0])
+
+
+def constant(graph: Graph, node: Node, value: Any, dtype: Any) -> str:
+    return str(graph.make_const(node.child_name(), np.array(value, dtype)).output[0])
+
+
+@handler.tf_op("FloorMod")
+class FloorMod:
+    """The remainder with the sign of the divisor: ONNX's `Mod` of whole numbers, while tf2onnx divides towards zero.
+
+    Of fractions, tf2onnx subtracts what it has divided and rounded, and misses by a whole divisor near its multiples.
+    """
+
+    @classmethod
+    def version_10(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        dividend, divisor = node.input
+        if numpy_dtype(graph, dividend).kind not in "f":
+            replace(graph, node, "Mod", [dividend, divisor])
+            return
+        rest = step(graph, node, "Mod", dividend, divisor, fmod=1)
+        zero = constant(graph, node, 0, numpy_dtype(graph, dividend))
+        negative = (step(graph, node, "Less", value, zero) for value in (rest, divisor))
+        is_rest = step(graph, node, "Not", step(graph, node, "Equal", rest, zero))
+        moves = step(graph, node, "And", is_rest, step(graph, node, "Xor", *negative))
+        replace(graph, node, "Where", [moves, step(graph, node, "Add", rest, divisor), rest])
+
+
+@handler.tf_op("FloorDiv")
+class FloorDiv:
+    """ONNX's `Div` of whole numbers is towards zero: one too much where its remainder is not that of `//`."""
+
+    @classmethod
+    def version_10(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        if numpy_dtype(graph, node.input[0]).kind == "i":
+            quotient = step(graph, node, "Div", *node.input)
+            is_same = step(graph, node, "Equal", *(step(graph, node, "Mod", *node.input, fmod=kind) for kind in (0, 1)))
+            one_less = step(graph, node, "Cast", step(graph, node, "Not", is_same), to=graph.get_dtype(node.input[0]))
+            replace(graph, node, "Sub", [quotient, one_less])
+        else:
+            math.FloorDiv.version_6(graph, node, **kwargs)
+
+
+@handler.tf_op(["Mod", "TruncateMod"])
+class TruncateMod:
+    """The remainder of a division towards zero; tf2onnx takes ONNX's op of the same name, which rounds down."""
+
+    @classmethod
+    def version_10(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        replace(graph, node, "Mod", node.input, fmod=1)
+
+
+@handler.tf_op(["LeftShift", "RightShift"])
+class Shift:
+    """ONNX shifts what has no sign. A number below zero is shifted to the right as what it lacks to -1."""
+
+    @classmethod
+    def version_11(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        if numpy_dtype(graph, node.input[0]).kind != "i":
+            math.BitShift.version_11(graph, node, **kwargs)
+            return
+        dtype, name = graph.get_dtype(node.output[0]), node.type
+        value, count = node.input
+        value = step(graph, node, "Cast", value, to=TensorProto.INT64)
+        count = step(graph, node, "Cast", count, to=TensorProto.UINT64)
+        if name == "LeftShift":
+            replace(graph, node, "Cast", [_shifted(graph, node, value, count, "LEFT")], to=dtype)
+            return
+        zero, last = (constant(graph, node, number, np.int64) for number in (0, -1))
+        negative = step(graph, node, "Less", value, zero)
+        magnitude = step(graph, node, "Where", negative, step(graph, node, "Sub", last, value), value)
+        shifted = _shifted(graph, node, magnitude, count, "RIGHT")
+        result = step(graph, node, "Where", negative, step(graph, node, "Sub", last, shifted), shifted)
+        replace(graph, node, "Cast", [result], to=dtype)
+
+
+def _shifted(graph: Graph, node: Node, value: str, count: str, direction: str) -> str:
+    unsigned = step(graph, node, "Cast", value, to=TensorProto.UINT64)
+    return step(
+        graph, node, "Cast", step(graph, node, "BitShift", unsigned, count, direction=direction), to=TensorProto.INT64
+    )
+
+
+@handler.tf_op("AddN")
+class AddN:
+    """ONNX's `Sum` is for fractions only."""
+
+    @classmethod
+    def version_8(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        first, *others = node.input
+        if graph.get_dtype(first) in FLOATS or not others:
+            replace(graph, node, "Sum", node.input)
+            return
+        for other in others[:-1]:
+            first = step(graph, node, "Add", first, other)
+        replace(graph, node, "Add", [first, others[-1]])
+
+
+@handler.tf_op("Inv", onnx_op="Reciprocal")
+class Inv:
+    """What `Reciprocal` was called before."""
+
+    @classmethod
+    def version_6(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        pass
+
+
+@handler.tf_op("Bucketize")
+class Bucketize:
+    """The number of boundaries that are not above the value: all of them for NaN. Keras's `Discretization`."""
+
+    @classmethod
+    def version_13(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        dtype = graph.get_dtype(node.input[0])
+        value, computed = node.input[0], dtype if dtype == TensorProto.DOUBLE else TensorProto.FLOAT
+        if dtype != computed:
+            value = step(graph, node, "Cast", value, to=computed)
+        last = constant(graph, node, [-1], np.int64)
+        boundaries = np.array(node.get_attr_value("boundaries"), np.float32)
+        limits = constant(graph, node, boundaries, helper.tensor_dtype_to_np_dtype(computed))
+        below = step(graph, node, "Less", step(graph, node, "Unsqueeze", value, last), limits)
+        counted = step(graph, node, "Cast", step(graph, node, "Not", below), to=TensorProto.INT32)
+        replace(graph, node, "ReduceSum", [counted, last], keepdims=0)
