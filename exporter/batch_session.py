@@ -1,4 +1,4 @@
-"""One call of `export-model batch`: plan, hand the jobs to an executor, say how it went."""
+"""Several models in one call: plan, hand the jobs to an executor, say how it went."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-from exporter import console, plan
+from exporter import console, early_start, plan
 from exporter.batch.execution import execute
 from exporter.batch.executor import Executor
 from exporter.batch.local import LocalExecutor
@@ -19,7 +19,7 @@ from exporter.displays.telling import Telling, TellingOptions
 from exporter.errors import UsageError
 from exporter.records import Job, Outcome
 from exporter.reports.tally import Budget
-from exporter.session import Run, StoppedError
+from exporter.session import Planned, Run, StoppedError
 from exporter.storage.addresses import is_address, local, redacted
 
 # More are in the report.
@@ -35,6 +35,14 @@ class Place:
     ray_address: str | None = None
 
 
+@dataclass(frozen=True)
+class Ending:
+    """The exit status of a batch, and its outcomes in the order of the plan."""
+
+    status: int
+    outcomes: list[Outcome]
+
+
 class BatchSession:
     """`run` carries out one job, in some `place`; `telling` says what is told of the batch, and where."""
 
@@ -46,33 +54,32 @@ class BatchSession:
 
     def export(self, entries: Sequence[plan.Entry]) -> int:
         """The exit status: that of the first source that failed. Raises UsageError and StoppedError."""
-        planned = plan.plan_entries(entries)
-        refused = [
-            Outcome(redacted(each.source), "failed", error=each.error.as_record())
-            for each in planned
-            if not isinstance(each, Job)
-        ]
+        # It is said for all models together.
+        output = entries[0].options.output
+        return self.carry_out(plan.plan_entries(entries), output, then_prepare=True).status
+
+    def carry_out(self, planned: Sequence[Planned], output: str, *, then_prepare: bool = False) -> Ending:
+        """What became of them; `then_prepare` makes the first query over `output` quick. Raises StoppedError."""
+        refused = [_refused(each) for each in planned if not isinstance(each, Job)]
         jobs = [entry for entry in planned if isinstance(entry, Job)]
         tasks = [Task(number, job, need_bytes(job)) for number, job in enumerate(jobs, 1)]
         executor = self._executor()
         budget = Budget(executor.jobs, executor.limit_bytes)
-        # It is said for all models together.
-        output = entries[0].options.output
         with Telling(self.telling, output, len(planned), budget) as telling:
             batch = run_batch(tasks, executor, self.policy, telling.listener, refused)
         status = telling.conclude(refused, batch)
-        if not is_address(output):
+        if then_prepare and not is_address(output):
             _prepare_queries(local(output))
         if batch.interrupted:
             raise _interrupted(batch)
-        return status
+        return Ending(status, _in_order(planned, refused, batch))
 
     def _executor(self) -> Executor:
         receipts = None if self.policy.force else plan
         timeout = self.policy.timeout_seconds
         work = partial(execute, run=self.run, receipts=receipts, timeout_seconds=timeout)
         if self.place.executor != "ray":
-            return LocalExecutor(work, self.policy, Workers())
+            return LocalExecutor(work, self.policy, Workers(early_start.reading_server()))
         from exporter.batch.ray_executor import RayExecutor
 
         cluster = RayExecutor(work, self.policy, address=self.place.ray_address)
@@ -86,6 +93,16 @@ def _prepare_queries(folder: str) -> None:
     from exporter.query import preparing
 
     preparing.prepare(folder)
+
+
+def _refused(refusal: plan.Refusal) -> Outcome:
+    return Outcome(redacted(refusal.source), "failed", error=refusal.error.as_record())
+
+
+def _in_order(planned: Sequence[Planned], refused: Sequence[Outcome], batch: BatchResult) -> list[Outcome]:
+    """Those of the plan, of which jobs and what was refused each are in order."""
+    left, results = iter(refused), iter(batch.results)
+    return [next(results).outcome if isinstance(entry, Job) else next(left) for entry in planned]
 
 
 def _interrupted(batch: BatchResult) -> StoppedError:

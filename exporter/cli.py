@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from exporter import __version__, console
+from exporter import __version__, console, plan
 from exporter.commands.export_options import export_options
 from exporter.commands.request_options import request_options
 from exporter.commands.telling_options import telling_options
@@ -111,7 +111,9 @@ def app() -> None:
 @export_options
 @telling_options(expose_value=False)
 @click.option(
-    "--max-memory", metavar="SIZE", help="Stop a model that goes above it, such as 4GiB.  [default: no limit]"
+    "--max-memory",
+    metavar="SIZE",
+    help="Stop a model that goes above it, such as 4GiB; several share it.  [default: no limit]",
 )
 @click.option("--force", is_flag=True, help="Export again what is up to date.")
 @click.option("--view", "viewing", is_flag=True, help="Then show the first finished model in Netron.")
@@ -128,14 +130,17 @@ def export(run: Run, sources: tuple[str, ...], **flags: Any) -> int:
     A SOURCE is a model of keras.applications in any spelling (resnet101, EfficientNetV2B0); a Keras file (.keras, .h5)
     or architecture in JSON; a SavedModel, frozen graph or checkpoint of TensorFlow; a .tflite file; a model.json of
     TensorFlow.js; an .onnx file; a file of weights (.weights.h5, .safetensors); or a Python function that makes a
-    model (package.module:function, with --trust-code). Each is exported in a process of its own, one after the other;
-    one that fails does not stop the rest, and one that is up to date is skipped.
+    model (package.module:function, with --trust-code). Each is exported in a process of its own, several at a time as
+    processors and memory allow; one that fails does not stop the rest, and one that is up to date is skipped.
+    With several, Ctrl-C once lets finish what runs, twice stops at once.
     """
     session = Session(run, **{name: flags.pop(name) for name in ("force", "quiet", "verbose", "debug")})
     viewing, browser, port = flags.pop("viewing"), not flags.pop("no_browser"), flags.pop("port")
     if viewing and not {"onnx", "netron"} & set(flags["formats"] or DEFAULT_FORMATS):
         raise UsageError("--view shows the ONNX file", why="it is not among the formats of --to", hint="--to onnx")
-    outcomes = session.export(sources, flags)
+    options = plan.ExportOptions(**flags)
+    planned = plan.plan(sources, options)
+    outcomes = [session.export(planned[0])] if len(planned) == 1 else session.export_all(planned, options)
     if viewing:
         session.view(outcomes, browser, port)
     return session.status(outcomes)

@@ -1,8 +1,8 @@
-"""One call of the program: plan the sources, run the jobs one after the other, report, and say how it went."""
+"""One call of the program: run what has been planned, report, and say how it went."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +10,13 @@ from typing import Any, ClassVar, Protocol
 
 from exporter import console, plan, summary, wire
 from exporter.errors import ExportError, from_record
+from exporter.options import checked
 from exporter.records import Job, Outcome
 from exporter.storage.addresses import public
 
 # Of files with weights beside an ONNX file, which a look at its graph does not need.
 DATA_ENDING = ".onnx.data"
+Planned = Job | plan.Refusal
 
 
 class StoppedError(ExportError):
@@ -24,9 +26,9 @@ class StoppedError(ExportError):
 
 
 class Run(Protocol):
-    """Turns a job into its outcome; `exporter.supervisor.run` is the real one."""
+    """Turns a job into its outcome, within `limits`; `exporter.supervisor.run` is the real one."""
 
-    def __call__(self, job: Job, *, watch: Callable[[wire.Event], None]) -> Outcome: ...
+    def __call__(self, job: Job, *, watch: Callable[[wire.Event], None], **limits: Any) -> Outcome: ...
 
 
 def run_in_child(job: Job, *, watch: Callable[[wire.Event], None], **limits: Any) -> Outcome:
@@ -62,23 +64,41 @@ class Session:
         self.run, self.force = run, force
         self.quiet, self.verbose, self.debug = quiet, verbose, debug
 
-    def export(self, sources: Sequence[str], flags: Mapping[str, Any]) -> list[Outcome]:
-        """All sources, in order; `flags` are the fields of `ExportOptions`. Raises UsageError and StoppedError."""
-        planned = plan.plan(sources, plan.ExportOptions(**flags))
-        for refusal in (entry for entry in planned if isinstance(entry, plan.Refusal)):
-            # At once: the other sources may take an hour.
-            console.report(refusal.error)
-        outcomes: list[Outcome] = []
+    def export(self, entry: Planned) -> Outcome:
+        """One source, which has the display to itself. Raises StoppedError."""
+        outcome = self._outcome(entry)
+        if error := summary.failure(outcome):
+            trace = str((outcome.error or {}).get("trace", "")) if self.debug else ""
+            console.report(error, trace)
+        if not self.quiet:
+            summary.show(outcome, verbose=self.verbose)
+        return outcome
+
+    def export_all(self, planned: Sequence[Planned], options: plan.ExportOptions) -> list[Outcome]:
+        """Several, side by side as a batch that leaves no report; in the order of the sources. Raises StoppedError."""
+        from exporter.batch.tasks import Policy
+        from exporter.batch_session import BatchSession
+        from exporter.displays.telling import TellingOptions
+
+        policy = Policy(max_memory_bytes=checked(options).max_memory_bytes, force=self.force)
+        telling = TellingOptions(quiet=self.quiet, verbose=self.verbose, debug=self.debug, report=False)
+        return BatchSession(self.run, policy, telling).carry_out(planned, options.output).outcomes
+
+    def _outcome(self, entry: Planned) -> Outcome:
+        if isinstance(entry, plan.Refusal):
+            return Outcome(entry.source, "failed", error=entry.error.as_record())
         display = console.choose_display(quiet=self.quiet, verbose=self.verbose, debug=self.debug)
         try:
-            for number, entry in enumerate(planned, 1):
-                outcomes.append(self._outcome(entry, display, number, len(planned)))
+            if not self.force and self._is_done(entry):
+                return plan.skipped(entry)
+            display.begin(entry.name, 1, 1)
+            try:
+                return self.run(entry, watch=display.take)
+            finally:
+                display.end()
         except KeyboardInterrupt:
-            raise _interrupted([_entry_name(entry) for entry in planned], outcomes) from None
-        finally:
-            if not self.quiet:
-                summary.show(outcomes, verbose=self.verbose)
-        return outcomes
+            why, hint = f"{entry.name} is not finished", "the same command again"
+            raise StoppedError("interrupted", why=why, hint=hint) from None
 
     def _is_done(self, job: Job) -> bool:
         """A digest of large files takes a while, which should not look like a hang."""
@@ -96,24 +116,6 @@ class Session:
     def status(self, outcomes: Sequence[Outcome]) -> int:
         """That of the first source that failed, 0 when none did."""
         return next((error.status for error in map(summary.failure, outcomes) if error is not None), 0)
-
-    def _outcome(self, entry: Job | plan.Refusal, display: console.Display, number: int, count: int) -> Outcome:
-        if isinstance(entry, plan.Refusal):
-            return Outcome(entry.source, "failed", error=entry.error.as_record())
-        if not self.force and self._is_done(entry):
-            return plan.skipped(entry)
-        display.begin(entry.name, number, count)
-        try:
-            outcome = self.run(entry, watch=display.take)
-        finally:
-            display.end()
-        self._report(outcome)
-        return outcome
-
-    def _report(self, outcome: Outcome) -> None:
-        if error := summary.failure(outcome):
-            trace = str((outcome.error or {}).get("trace", "")) if self.debug else ""
-            console.report(error, trace)
 
 
 def serve(
@@ -141,16 +143,3 @@ def serve(
 
 def _announce(address: str) -> None:
     console.say(f"{address} shows the model, Ctrl-C ends it", err=False)
-
-
-def _entry_name(entry: Job | plan.Refusal) -> str:
-    return entry.name if isinstance(entry, Job) else entry.source
-
-
-def _interrupted(names: Sequence[str], outcomes: Sequence[Outcome]) -> StoppedError:
-    finished = sum(outcome.status != "failed" for outcome in outcomes)
-    return StoppedError(
-        "interrupted",
-        why=f"{finished} of {len(names)} finished and kept, not finished: {', '.join(names[len(outcomes) :])}",
-        hint="the same command again: it skips what is finished",
-    )

@@ -1,4 +1,4 @@
-"""What became of the jobs, as text: one model in a few lines, several as a table. All of it goes to stdout."""
+"""What became of a job, as text in a few lines. All of it goes to stdout."""
 
 from __future__ import annotations
 
@@ -14,19 +14,15 @@ FINISHED = ("done", "mismatch")
 UP_TO_DATE = "up to date (--force redoes it)"
 RANDOM = "RANDOM WEIGHTS"
 NOT_COMPARED = "the ONNX file has not been compared with its source"
-HEADINGS = ("model", "status", "weights", "time", "peak memory", "verification", "folder")
 
 
-def show(outcomes: Sequence[Outcome], *, verbose: bool) -> None:
-    """Errors have been reported before: a single model that failed has no summary."""
-    if len(outcomes) > 1:
-        _show_table(outcomes)
-    elif outcomes and outcomes[0].status == "skipped":
-        say(f"{outcomes[0].name}: {UP_TO_DATE} in {outcomes[0].output_path}", err=False)
-    elif outcomes and outcomes[0].status in FINISHED:
-        _show_model(outcomes[0], verbose)
-    for outcome in outcomes:
-        _warn(outcome)
+def show(outcome: Outcome, *, verbose: bool) -> None:
+    """An error has been reported before: a model that failed has no summary."""
+    if outcome.status == "skipped":
+        say(f"{outcome.name}: {UP_TO_DATE} in {outcome.output_path}", err=False)
+    elif outcome.status in FINISHED:
+        _show_model(outcome, verbose)
+    _warn(outcome)
 
 
 def verification_lines(verification: Verification | None) -> list[str]:
@@ -72,31 +68,6 @@ def _show_model(outcome: Outcome, verbose: bool) -> None:
     has_onnx = any(file.name == "model.onnx" for file in outcome.files)
     for line in verification_lines(outcome.verification) if has_onnx else ():
         say(f"  {line}", err=False)
-
-
-def _show_table(outcomes: Sequence[Outcome]) -> None:
-    say("", err=False)
-    say_columns([HEADINGS, *map(_row, outcomes)], indent="")
-
-
-def _row(outcome: Outcome) -> tuple[str, ...]:
-    if outcome.status == "skipped":
-        return outcome.name, UP_TO_DATE, outcome.weights or "-", "-", "-", "-", outcome.output_path
-    return (
-        outcome.name,
-        outcome.status,
-        outcome.weights or "-",
-        f"{outcome.seconds:.1f} s" if outcome.seconds else "-",
-        format_bytes(outcome.tree_peak_rss_bytes) if outcome.tree_peak_rss_bytes else "-",
-        _verdict(outcome),
-        outcome.output_path or "-",
-    )
-
-
-def _verdict(outcome: Outcome) -> str:
-    if outcome.status == "failed":
-        return "-"
-    return outcome.verification.status if outcome.verification else "not done"
 
 
 def say_columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> None:

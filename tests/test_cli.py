@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
-from exporter import cli, console, files, wire
+from exporter import cli, console, files, memory, wire
 from exporter.commands.reading_options import OPTIONS, reading_options
 from exporter.errors import ERRORS, MismatchError, OutputError, TrustError
 from exporter.options import ExportOptions
@@ -34,7 +36,7 @@ class Recorder:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
 
-    def __call__(self, job: Job, *, watch: Callable[[wire.Event], None]) -> Outcome:
+    def __call__(self, job: Job, *, watch: Callable[[wire.Event], None], **limits: Any) -> Outcome:
         self.jobs.append(job)
         watch(wire.StageEvent("convert", "start"))
         watch(wire.MemoryEvent(5, 7))
@@ -131,20 +133,23 @@ TABLE: list[tuple[str, int, list[str], list[str]]] = [
     (
         "resnet101 resnet152 resnet50 vgg16",
         7,
-        ["model ", "verification", "resnet101  done", "resnet152  failed", "vgg16      done", "RANDOM WEIGHTS"],
-        ["(4 of 4)", "cannot go on"],
+        [
+            "model ",
+            "verification",
+            "resnet101  done",
+            "vgg16      done",
+            "resnet152: failed",
+            "1.4 GB",
+            "RANDOM WEIGHTS",
+        ],
+        ["4/4 ", "resnet101: done in 12.3 s, verified, peak memory 1.4 GB", "cannot go on", "note: a note on the way"],
     ),
-    ("resnet10 resnet101", 2, ["resnet10   failed", "resnet101  done"], ["error: 'resnet10'", "try: resnet101 or"]),
+    ("resnet10 resnet101", 2, ["resnet10: failed", "resnet101  done"], ["error: 'resnet10'", "try: resnet101 or"]),
     ("missing.keras", 4, [], ["error: missing.keras: cannot be read: no such file"]),
     ("resnet101 resnet101", 0, ["resnet101: done"], []),
     ("densenet169", 1, [], ["error: a defect of export-model: ZeroDivisionError: a defect", "--debug"]),
     ("densenet169 --debug", 1, [], ["Traceback (most recent call last)"]),
-    (
-        "resnet101 densenet121 vgg16",
-        130,
-        ["resnet101: done"],
-        ["error: interrupted: 1 of 3 finished and kept, not finished: densenet121, vgg16"],
-    ),
+    ("densenet121", 130, [], ["error: interrupted: densenet121 is not finished", "try: the same command again"]),
     ("resnet101 --to onxx", 2, [], ["error: --to onxx: is an unknown format", "try: --to onnx"]),
     ("resnet101 --opset 99", 2, [], ["--opset 99: cannot be used: supported opsets are 13 to 28"]),
     ("resnet101 --opset x", 2, [], ["error: Invalid value for '--opset'", "try: export-model --help"]),
@@ -227,9 +232,33 @@ def test_wrong_options_of_pictures_say_what_is_right(
     assert recorder.jobs == []
 
 
-def test_every_source_is_run_once_and_in_order(recorder: Recorder) -> None:
-    cli.main(["resnet152", "resnet50", "VGG16", "vgg16", "resnet101"], recorder)
-    assert [job.name for job in recorder.jobs] == ["resnet152", "resnet50", "vgg16", "resnet101"]
+def test_every_source_is_run_once_and_the_first_that_failed_gives_the_status(recorder: Recorder) -> None:
+    assert cli.main(["resnet152", "resnet50", "VGG16", "vgg16", "resnet10", "resnet101"], recorder) == 7
+    assert sorted(job.name for job in recorder.jobs) == ["resnet101", "resnet152", "resnet50", "vgg16"]
+
+
+def test_several_models_run_side_by_side_and_leave_no_report(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def run(job: Job, *, watch: Callable[[wire.Event], None], **limits: Any) -> Outcome:
+        both.wait()
+        return recorder(job, watch=watch)
+
+    monkeypatch.setattr(memory, "processors", lambda: 2)
+    assert cli.main(["resnet101", "vgg16"], run) == 0
+    assert len(recorder.jobs) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_models_share_the_memory_that_is_allowed(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No model may take more than all together."""
+    assert cli.main(["resnet101", "vgg16", "--max-memory", "4GiB"], recorder) == 0
+    assert [job.max_memory_bytes for job in recorder.jobs] == [2**32, 2**32]
+    assert "of the 4.29 GB allowed" in capsys.readouterr().out
 
 
 def test_what_is_up_to_date_is_skipped_and_force_redoes_it(
@@ -338,7 +367,7 @@ import functools, sys
 from exporter import cli, supervisor
 from exporter.child_process import spawn_worker
 spawn = functools.partial(spawn_worker, command=[sys.executable, "worker.py"])
-status = cli.main(sys.argv[1:], functools.partial(supervisor.run, spawn=spawn))
+status = cli.main(sys.argv[1:], lambda job, **limits: supervisor.run(job, **{**limits, "spawn": spawn}))
 """
 WORKER = """
 import os, sys, time
@@ -370,21 +399,42 @@ def start(workplace: Path, *arguments: str, stderr: int = subprocess.PIPE) -> su
     return subprocess.Popen(command, cwd=workplace, env=environment, stdout=subprocess.PIPE, stderr=stderr)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_and_names_what_is_left(workplace: Path, number: signal.Signals) -> None:
-    process = start(workplace, "-v", "vgg16", "vgg19", "resnet50")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_the_run_and_names_what_is_left(workplace: Path, name: str) -> None:
+    """Ctrl-C once would wait for the model that runs."""
+    process = start(workplace, "-v", "vgg16", "resnet50", "vgg19")
     assert process.stderr is not None
+    seen = b""
     try:
-        while b"vgg19: convert" not in process.stderr.readline():
-            assert process.poll() is None
-        process.send_signal(number)
+        while seen.count(b": done") < 2 or b"vgg19: started" not in seen:
+            line = process.stderr.readline()
+            assert line
+            seen += line
+        process.send_signal(signal.Signals[name])
+        if name == "SIGINT":
+            assert b"vgg19 will be finished, Ctrl-C again stops now" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     finally:
         process.terminate()
     assert process.returncode == 130
-    assert b"1 of 3 finished and kept, not finished: vgg19, resnet50" in err
-    assert b"vgg16: done" in out
+    assert b"2 of 3 finished and kept, not finished: vgg19" in err
+    assert b"vgg16 " in out
     assert b"Traceback" not in err
+
+
+def test_a_signal_ends_a_single_model_at_once(workplace: Path) -> None:
+    process = start(workplace, "-v", "vgg19")
+    assert process.stderr is not None
+    try:
+        while b"convert" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.terminate()
+    assert process.returncode == 130
+    assert b"interrupted: vgg19 is not finished" in err
 
 
 def test_a_terminal_shows_the_stage_that_runs(workplace: Path) -> None:

@@ -169,7 +169,7 @@ def test_commands_of_the_readme_are_understood(
     monkeypatch.setattr("exporter.cli.serve", lambda target, **_: served.append(target))
     ran: list[Job] = []
 
-    def run(job: Job, *, watch: object) -> Outcome:
+    def run(job: Job, *, watch: object, **limits: object) -> Outcome:
         ran.append(job)
         return Outcome(job.name, "done", job.output_path)
 

@@ -18,10 +18,13 @@ LOOKING_SECONDS = 1.0
 
 
 class Workers:
-    """One server for jobs that need the framework and one for those that only read files, each made when needed."""
+    """One server for jobs that need the framework and one for those that only read files, each made when needed.
 
-    def __init__(self, *, forking: bool = IS_POSSIBLE) -> None:
-        self._reading = ForkServer("reading") if forking else None
+    `reading` is one of the latter that has been begun already.
+    """
+
+    def __init__(self, reading: ForkServer | None = None, *, forking: bool = IS_POSSIBLE) -> None:
+        self._reading = (reading or ForkServer("reading")) if forking else None
         self._framework = ForkServer("framework") if forking else None
         self._held, self._looked = 0, -LOOKING_SECONDS
         self.shared_bytes = SHARED_BYTES if forking else 0

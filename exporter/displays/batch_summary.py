@@ -26,8 +26,11 @@ HEADINGS = ("model", "status", "weights", "time", "peak memory", "verification",
 MOST_ROWS = 50
 
 
-def show(report: BatchReport, written: Sequence[str], *, verbose: bool) -> None:
-    """What is well as a table, then what went wrong as sentences, because the end is what stays on the screen."""
+def show(report: BatchReport, written: Sequence[str], *, place: str, verbose: bool) -> None:
+    """What is well as a table, then what went wrong as sentences, because the end is what stays on the screen.
+
+    `place` is where the models' folders are, which the path of a report says too.
+    """
     good = report.of(DONE, SKIPPED)
     if good and (verbose or len(good) <= MOST_ROWS):
         say("", err=False)
@@ -39,6 +42,8 @@ def show(report: BatchReport, written: Sequence[str], *, verbose: bool) -> None:
         _show_failures(bad)
     for path in written[-1:]:
         say(f"report: {path}", err=False)
+    if good and not written:
+        say(f"exports: {place}", err=False)
     memory = f", memory {memory_text(report)}" if report.memory_bytes else ""
     say(f"{totals_text(report.counts())} in {duration(report.seconds)}{memory}", err=False, bold=True)
 

@@ -21,7 +21,7 @@ from exporter.reports.exit_status import exit_status
 from exporter.reports.metrics_file import MetricsFile
 from exporter.reports.tally import Budget
 from exporter.storage import exports
-from exporter.storage.addresses import place_in
+from exporter.storage.addresses import is_address, place_in, public
 
 LOG_FORMATS = ("text", "json")
 
@@ -81,7 +81,8 @@ class Telling:
                 self._report(error)
                 status = status or error.status
         if not self.options.quiet:
-            batch_summary.show(report, written, verbose=self.options.verbose)
+            place = public(self.output) if is_address(self.output) else self.output
+            batch_summary.show(report, written, place=place, verbose=self.options.verbose)
         if self._metrics and self._metrics.error:
             self._report(self._metrics.error)
         return status

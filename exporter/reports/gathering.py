@@ -32,6 +32,8 @@ def finished(job: Job, outcome: Outcome, **measured: Any) -> Entry:
         "notes": outcome.notes,
         "files": tuple((file.name, file.nbytes) for file in outcome.files),
     }
+    if outcome.weights:
+        found["weights"] = outcome.weights
     if outcome.verification is not None:
         found |= _verification(outcome.verification)
     return Entry(**(_known(job) | found | measured))
