@@ -445,6 +445,19 @@ def test_what_the_documentation_shows_of_the_table_runs(
         assert "failed" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("status", ["failed", "not run"])
+@pytest.mark.parametrize(("count", "folded"), [(batch_page.OPEN_ITEMS, 0), (batch_page.OPEN_ITEMS + 3, 3)])
+def test_of_long_lists_the_rest_is_folded(status: str, count: int, folded: int) -> None:
+    error = ResourceError("cannot", why="it is so") if status == "failed" else None
+    entries = [Entry(f"model {number}", "m", None, status, error) for number in range(count)]
+    text = "".join(batch_page.failures(BatchReport("zoo", entries, 0.0, 1.0)))
+    shown, _, rest = text.partition("<details>")
+    assert shown.count("<li") == count - folded
+    assert rest.count("<li") == folded
+    assert (f"<summary>{folded} more</summary>" in rest) == bool(folded)
+    assert all(f">model {number}<" in text for number in range(count))
+
+
 @pytest.mark.browser
 def test_the_page_sorts_filters_and_prints_in_a_browser(tmp_path: Path) -> None:
     batch_page.write(batch_report(), tmp_path)

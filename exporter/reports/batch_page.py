@@ -6,22 +6,22 @@ a useful order without it. Everything that comes out of a model or a file goes t
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from exporter import __version__
 from exporter.files import new_file
 from exporter.formats.report.facts import text
-from exporter.formats.report.page import source_hash
+from exporter.formats.report.page import filled, source_hash, style
 from exporter.memory import format_bytes
 from exporter.reports.entries import FAILED, MISMATCH, NOT_RUN, TITLES, BatchReport, Entry, duration, totals_text
 from exporter.reports.model_rows import table
 from exporter.reports.totals import facts, moment, note_text
 
 FILE = "report.html"
-SLOT = re.compile(r"\{\{(\w+)\}\}")
+# Of a longer list the rest is folded away: what follows it must be within reach.
+OPEN_ITEMS = 20
 
 
 def write(report: BatchReport, folder: Path) -> None:
@@ -33,11 +33,7 @@ def write(report: BatchReport, folder: Path) -> None:
 
 def page(report: BatchReport) -> Iterator[str]:
     """The text of the page, piece by piece."""
-    for place, piece in enumerate(SLOT.split(asset("batch.html"))):
-        if place % 2:
-            yield from SLOTS[piece](report)
-        else:
-            yield piece
+    return filled(asset("batch.html"), SLOTS, report)
 
 
 def asset(name: str) -> str:
@@ -112,11 +108,19 @@ def failures(report: BatchReport) -> Iterator[str]:
         if entries := report.of(status):
             heading = f"{TITLES[status].capitalize()} ({len(entries):,})"
             yield f'<section aria-labelledby="{status}"><h2 id="{status}">{heading}</h2>'
-            yield f'<ul class="problems">{"".join(map(_problem, entries))}</ul></section>'
+            yield f"{_folding('problems', list(map(_problem, entries)))}</section>"
     if missing := report.of(NOT_RUN):
-        names = "".join(f"<li>{text(entry.model)}</li>" for entry in missing)
+        names = [f"<li>{text(entry.model)}</li>" for entry in missing]
         yield f'<section aria-labelledby="not-run"><h2 id="not-run">Not run ({len(missing):,})</h2>'
-        yield f'<ul class="names">{names}</ul></section>'
+        yield f"{_folding('names', names)}</section>"
+
+
+def _folding(kind: str, items: Sequence[str]) -> str:
+    """A list whose first items are in sight, and the rest on demand."""
+    shown, rest = (f'<ul class="{kind}">{"".join(part)}</ul>' for part in (items[:OPEN_ITEMS], items[OPEN_ITEMS:]))
+    if len(items) <= OPEN_ITEMS:
+        return shown
+    return f"{shown}<details><summary>{len(items) - OPEN_ITEMS:,} more</summary>{rest}</details>"
 
 
 def _problem(entry: Entry) -> str:
@@ -136,7 +140,7 @@ def provenance(report: BatchReport) -> Iterator[str]:
 SLOTS: dict[str, Callable[[BatchReport], Iterator[str]]] = {
     "policy": policy,
     "title": title,
-    "style": lambda report: iter([f"<style>{asset('batch.css')}</style>"]),
+    "style": lambda report: iter([style(asset("batch.css"))]),
     "subtitle": subtitle,
     "note": note,
     "tiles": tiles,

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 from exporter.files import new_file
 from exporter.formats.report import facts
@@ -21,6 +22,7 @@ from exporter.records import Material
 
 FILE = "model.html"
 SLOT = re.compile(r"\{\{(\w+)\}\}")
+T = TypeVar("T")
 Slot = Callable[[Material], Iterator[str]]
 
 
@@ -34,12 +36,21 @@ def write(material: Material, folder: Path) -> tuple[str, ...]:
 
 def page(material: Material) -> Iterator[str]:
     """The text of the page, piece by piece."""
-    pieces = SLOT.split(asset("page.html"))
-    for place, piece in enumerate(pieces):
+    return filled(asset("page.html"), SLOTS, material)
+
+
+def filled(body: str, slots: Mapping[str, Callable[[T], Iterator[str]]], value: T) -> Iterator[str]:
+    """A page of that body below the head that all pages have; what stands in a slot is made of the value."""
+    for place, piece in enumerate(SLOT.split(asset("head.html") + body)):
         if place % 2:
-            yield from SLOTS[piece](material)
+            yield from slots[piece](value)
         else:
             yield piece
+
+
+def style(own: str) -> str:
+    """The styles of a page: those that all pages have, then its own."""
+    return asset("look.css") + own
 
 
 def asset(name: str) -> str:
@@ -85,7 +96,7 @@ def fixed(make: Callable[[Material], str]) -> Slot:
 SLOTS: dict[str, Slot] = {
     "policy": policy,
     "title": fixed(lambda material: facts.text(material.job.name)),
-    "style": fixed(lambda material: f"<style>{asset('report.css')}</style>"),
+    "style": fixed(lambda material: style(asset("report.css"))),
     "subtitle": fixed(facts.subtitle),
     "tiles": fixed(facts.tiles),
     "interface": fixed(facts.interface),

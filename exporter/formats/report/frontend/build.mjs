@@ -16,7 +16,9 @@ const common = { bundle: true, minify: true, legalComments: "none", target: ["ch
 await mkdir(ASSETS, { recursive: true });
 const result = await build({ ...common, entryPoints: ["src/main.ts"], outfile: join(ASSETS, "report.js"), format: "iife", metafile: true });
 await build({ ...common, entryPoints: ["src/loader.js"], outfile: join(ASSETS, "loader.js"), format: "esm" });
-await copyFile("src/page.html", join(ASSETS, "page.html"));
+for (const name of ["head.html", "look.css", "page.html"]) {
+  await copyFile(join("src", name), join(ASSETS, name));
+}
 await writeFile(join(ASSETS, "LICENSES.txt"), await licences(Object.keys(result.metafile.inputs)));
 await writeFile(join(ASSETS, "BUILD.json"), JSON.stringify({ sources: await digest(), assets: await digests() }, null, 2) + "\n");
 
