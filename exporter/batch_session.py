@@ -16,10 +16,10 @@ from exporter.batch.queue import run_batch
 from exporter.batch.tasks import NOT_RUN, BatchResult, Policy, Task
 from exporter.batch.workers import Workers
 from exporter.displays.telling import Telling, TellingOptions
-from exporter.errors import UsageError
+from exporter.errors import StoppedError, UsageError
 from exporter.records import Job, Outcome
 from exporter.reports.tally import Budget
-from exporter.session import Planned, Run, StoppedError
+from exporter.session import Planned, Run
 from exporter.storage.addresses import is_address, local, redacted
 
 # More are in the report.

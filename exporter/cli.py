@@ -1,22 +1,26 @@
-"""The command line: read flags, call one function, print, choose the exit status."""
+"""The command line: read flags, call one function, print, choose the exit status.
+
+`--help` answers at once: what only a command needs is imported when it is carried out.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporter import __version__, console, plan
+from exporter import __version__
 from exporter.commands.export_options import export_options
 from exporter.commands.request_options import request_options
 from exporter.commands.telling_options import telling_options
-from exporter.errors import ExportError, InternalError, UsageError
-from exporter.options import DEFAULT_FORMATS
-from exporter.session import Run, Session, StoppedError, run_in_child, serve
+from exporter.defaults import DEFAULT_FORMATS
+from exporter.errors import ExportError, InternalError, StoppedError, UsageError
+
+if TYPE_CHECKING:
+    from exporter.session import Run
 
 EPILOG = """
 \b
@@ -134,6 +138,9 @@ def export(run: Run, sources: tuple[str, ...], **flags: Any) -> int:
     processors and memory allow; one that fails does not stop the rest, and one that is up to date is skipped.
     With several, Ctrl-C once lets finish what runs, twice stops at once.
     """
+    from exporter import plan
+    from exporter.session import Session
+
     session = Session(run, **{name: flags.pop(name) for name in ("force", "quiet", "verbose", "debug")})
     viewing, browser, port = flags.pop("viewing"), not flags.pop("no_browser"), flags.pop("port")
     if viewing and not {"onnx", "netron"} & set(flags["formats"] or DEFAULT_FORMATS):
@@ -160,7 +167,16 @@ def view(
 
     A large model is shown by its blocks and without its weights; what is shown, and why, is printed.
     """
+    from exporter.session import serve
+
     serve(targets, browser=not no_browser, port=port, full=full, host=host)
+
+
+def run_in_child(job: Any, **limits: Any) -> Any:
+    """`exporter.session.run_in_child`, which is a `Run`."""
+    from exporter import session
+
+    return session.run_in_child(job, **limits)
 
 
 def main(arguments: Sequence[str] | None = None, run: Run = run_in_child) -> int:
@@ -170,8 +186,14 @@ def main(arguments: Sequence[str] | None = None, run: Run = run_in_child) -> int
         return app.main(words, prog_name="export-model", standalone_mode=False, obj=run) or 0
     except Exception as problem:  # noqa: BLE001 (the boundary: what nobody foresaw is reported here and nowhere else)
         error = _translated(problem)
-        _report(error, traceback.format_exc() if "--debug" in words else "", words)
+        _report(error, _trace() if "--debug" in words else "", words)
         return error.status
+
+
+def _trace() -> str:
+    import traceback
+
+    return traceback.format_exc()
 
 
 def _report(error: ExportError, trace: str, words: Sequence[str]) -> None:
@@ -182,6 +204,8 @@ def _report(error: ExportError, trace: str, words: Sequence[str]) -> None:
         if json_log.is_wanted(words):
             json_log.write("error", error=json_log.error_record(error, trace))
             return
+    from exporter import console
+
     console.report(error, trace)
 
 

@@ -89,6 +89,12 @@ class TransientError(ResourceError):
     """What stopped the job came from outside of it, and may not come a second time."""
 
 
+class StoppedError(ExportError):
+    """The user, or the system, asked to stop."""
+
+    status = 130
+
+
 class InternalError(ExportError):
     """A defect of this program: anything that was not foreseen. `--debug` shows the traceback."""
 

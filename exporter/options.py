@@ -11,19 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporter import memory
+from exporter.defaults import (
+    COLOURINGS,
+    DEFAULT_FORMATS,
+    DIRECTIONS,
+    DTYPES,
+    EXTERNAL_DATA_CHOICES,
+    SUPPORTED_OPSETS,
+    THEME_NAMES,
+)
 from exporter.errors import UsageError
 from exporter.formats import FORMATS, STATISTICS, needed
-from exporter.formats.pictures import ALL, COLOURINGS, DIRECTIONS, THEME_NAMES
+from exporter.formats.pictures import ALL
 from exporter.records import WEIGHT_CHOICES, Job, PictureOptions, Shape, SourceOptions
 from exporter.sources.detection.python_sources import parse_arguments
 
-# Up to the newest that both onnx 1.23 and ONNX Runtime 1.32 have released; `tests/test_opsets.py` compares.
-SUPPORTED_OPSETS = range(13, 29)
-DTYPES = ("keep", "float32", "float16")
-EXTERNAL_DATA_CHOICES = ("auto", "always", "never")
 MAX_SEED = 2**32 - 1
 MAX_DIMENSION = 2**31 - 1
-DEFAULT_FORMATS = ("onnx", "parquet")
 DYNAMIC = ("?", "none", "-1")
 
 
@@ -38,7 +42,7 @@ class ExportOptions:
     output: str = "outputs"
     weights: str = "auto"
     seed: int = 0
-    opset: int = 18
+    opset: int = Job.opset
     dtype: str = Job.dtype
     input_shapes: tuple[str, ...] = ()
     batch_size: int | None = None
@@ -46,7 +50,7 @@ class ExportOptions:
     atol: float = Job.atol
     rtol: float = Job.rtol
     max_memory: str | None = None
-    external_data: str = "auto"
+    external_data: str = Job.external_data
     shard_size: str | None = None
     trust_code: bool = False
     layout_seconds: float = Job.layout_seconds

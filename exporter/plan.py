@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import __version__
 from exporter.errors import ExportError, SourceError
-from exporter.options import SUPPORTED_OPSETS as SUPPORTED_OPSETS
 from exporter.options import ExportOptions as ExportOptions
 from exporter.options import checked
 from exporter.records import WEIGHT_CHOICES, Job, Origin, Outcome

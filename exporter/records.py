@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from exporter import defaults
+
 Shape = tuple[int | None, ...]
 
 
@@ -204,9 +206,9 @@ class PictureOptions:
     depth: int | None = None
     expand: tuple[str, ...] = ()
     max_nodes: int | None = None
-    direction: str = "down"
-    theme: str = "light"
-    color_by: str = "class"
+    direction: str = defaults.DIRECTIONS[0]
+    theme: str = defaults.THEME_NAMES[0]
+    color_by: str = defaults.COLOURINGS[0]
 
 
 @dataclass(frozen=True)
@@ -269,18 +271,18 @@ class Job:
     source_digest: str
     weights: str = "auto"
     seed: int = 0
-    opset: int = 18
-    dtype: str = "keep"
+    opset: int = defaults.OPSET
+    dtype: str = defaults.DTYPES[0]
     batch_size: int | None = None
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     verify: bool = True
-    atol: float = 1e-6
-    rtol: float = 1e-3
+    atol: float = defaults.ATOL
+    rtol: float = defaults.RTOL
     max_memory_bytes: int | None = None
-    external_data: str = "auto"
+    external_data: str = defaults.EXTERNAL_DATA_CHOICES[0]
     shard_size_bytes: int | None = None
     trust_code: bool = False
-    layout_seconds: float = 60.0
+    layout_seconds: float = defaults.LAYOUT_SECONDS
     stats: bool = False
     picture: PictureOptions = PictureOptions()
     reading: SourceOptions = SourceOptions()

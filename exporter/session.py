@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from exporter import console, plan, summary, wire
-from exporter.errors import ExportError, from_record
+from exporter.errors import StoppedError, from_record
 from exporter.options import checked
 from exporter.records import Job, Outcome
 from exporter.storage.addresses import public
@@ -17,12 +17,6 @@ from exporter.storage.addresses import public
 # Of files with weights beside an ONNX file, which a look at its graph does not need.
 DATA_ENDING = ".onnx.data"
 Planned = Job | plan.Refusal
-
-
-class StoppedError(ExportError):
-    """The user, or the system, asked to stop."""
-
-    status: ClassVar[int] = 130
 
 
 class Run(Protocol):

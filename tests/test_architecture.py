@@ -59,7 +59,7 @@ FLOORS: list[dict[str, list[str]]] = [
         "statistics": ["statistics", "tensor_statistics", "suspicions"],
     },
     {"records": ["records"]},
-    {"errors": ["errors"]},
+    {"errors": ["errors"], "defaults": ["defaults"]},
 ]
 
 # The room that may import a library, where there is only one.

@@ -166,7 +166,7 @@ def test_commands_of_the_readme_are_understood(
     make_stand_ins()
     served: list[Path] = []
     monkeypatch.setattr("exporter.session.serve", lambda target, **_: served.append(target))
-    monkeypatch.setattr("exporter.cli.serve", lambda target, **_: served.append(target))
+    monkeypatch.setattr("exporter.session.serve", lambda target, **_: served.append(target))
     ran: list[Job] = []
 
     def run(job: Job, *, watch: object, **limits: object) -> Outcome:

@@ -16,7 +16,7 @@ from models import MODELS
 from onnx import TensorProto, helper
 from test_conversion import check_layers, check_names, check_values
 
-from exporter.options import SUPPORTED_OPSETS
+from exporter.defaults import SUPPORTED_OPSETS
 from exporter.sources.conversion import opsets
 
 # Reductions and `Squeeze` take their axes as inputs from 13 and 18 on, `Resize` has axes from 18 on, `Pad` from 18 on.

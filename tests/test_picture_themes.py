@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.formats.pictures import COLOURINGS, THEME_NAMES
+from exporter.defaults import COLOURINGS, THEME_NAMES
 from exporter.formats.pictures.colouring import BOUNDS, DTYPE_LOOKS, share_style
 from exporter.formats.pictures.themes import THEMES, Theme
 

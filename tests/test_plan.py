@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from exporter import files, plan
+from exporter.defaults import SUPPORTED_OPSETS
 from exporter.errors import SourceError, UsageError
-from exporter.options import SUPPORTED_OPSETS, ExportOptions, parse_input_shape
+from exporter.options import ExportOptions, parse_input_shape
 from exporter.records import Job
 from exporter.sources import digest
 

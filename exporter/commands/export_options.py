@@ -8,10 +8,19 @@ import click
 
 from exporter.commands.option_lists import Command, add_options
 from exporter.commands.reading_options import reading_options
+from exporter.defaults import (
+    ATOL,
+    COLOURINGS,
+    DIRECTIONS,
+    DTYPES,
+    EXTERNAL_DATA_CHOICES,
+    LAYOUT_SECONDS,
+    OPSET,
+    RTOL,
+    SUPPORTED_OPSETS,
+    THEME_NAMES,
+)
 from exporter.formats import FORMATS
-from exporter.formats.pictures import COLOURINGS, DIRECTIONS, THEME_NAMES
-from exporter.options import DTYPES, EXTERNAL_DATA_CHOICES, SUPPORTED_OPSETS
-from exporter.records import Job, PictureOptions
 
 
 def split_formats(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> tuple[str, ...] | None:
@@ -46,14 +55,14 @@ AFTER = (
     click.option(
         "--opset",
         type=int,
-        default=Job.opset,
+        default=OPSET,
         show_default=True,
         help=f"ONNX opset, {SUPPORTED_OPSETS[0]} to {SUPPORTED_OPSETS[-1]}.",
     ),
     click.option(
         "--dtype",
         metavar="|".join(DTYPES),
-        default=Job.dtype,
+        default=DTYPES[0],
         show_default=True,
         help="Of floating weights and of the arithmetic; keep leaves them as they are in the source.",
     ),
@@ -64,18 +73,18 @@ AFTER = (
         show_default=True,
         help="Run the source and the ONNX file on the same input and compare.",
     ),
-    click.option("--atol", type=float, default=Job.atol, show_default=True, help="Allowed absolute difference."),
+    click.option("--atol", type=float, default=ATOL, show_default=True, help="Allowed absolute difference."),
     click.option(
         "--rtol",
         type=float,
-        default=Job.rtol,
+        default=RTOL,
         show_default=True,
         help="Allowed difference, relative to the output's magnitude.",
     ),
     click.option(
         "--external-data",
         metavar="|".join(EXTERNAL_DATA_CHOICES),
-        default=Job.external_data,
+        default=EXTERNAL_DATA_CHOICES[0],
         show_default=True,
         help="Weights in files beside model.onnx; auto: where there are more than 32 MiB of them.",
     ),
@@ -83,7 +92,7 @@ AFTER = (
     click.option(
         "--layout-seconds",
         type=float,
-        default=Job.layout_seconds,
+        default=LAYOUT_SECONDS,
         show_default=True,
         help="Time limit of a picture's layout; a simpler picture takes its place.",
     ),
@@ -101,21 +110,21 @@ AFTER = (
     click.option(
         "--direction",
         metavar="|".join(DIRECTIONS),
-        default=PictureOptions.direction,
+        default=DIRECTIONS[0],
         show_default=True,
         help="Where pictures flow.",
     ),
     click.option(
         "--theme",
         metavar="|".join(THEME_NAMES),
-        default=PictureOptions.theme,
+        default=THEME_NAMES[0],
         show_default=True,
         help="Colours of pictures; print needs no colour printer.",
     ),
     click.option(
         "--color-by",
         metavar="|".join(COLOURINGS),
-        default=PictureOptions.color_by,
+        default=COLOURINGS[0],
         show_default=True,
         help="What the fill of a layer says in pictures.",
     ),

@@ -13,11 +13,10 @@ pictures (`records.PictureOptions`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """`module` is imported when the format is used, so that listing formats costs nothing.
 
     `imports` are packages that only the optional dependencies named `extra` bring along.

@@ -8,6 +8,3 @@ from __future__ import annotations
 
 # In `PictureOptions.expand`: nothing is folded.
 ALL = "all"
-DIRECTIONS = ("down", "right")
-THEME_NAMES = ("light", "dark", "print")
-COLOURINGS = ("class", "params", "macs", "dtype")
