@@ -356,7 +356,7 @@ def test_help_imports_no_more_of_the_program_than_it_shows() -> None:
 
 
 def test_help_is_fast() -> None:
-    """0.3 s is promised, which is about five times what Click alone takes to import, on any machine and under any load.
+    """0.3 s is promised, which is about five times what Click alone takes to import; half of that is reached, on any machine and under any load.
 
     It waits for nothing, so that processor time is what counts.
     """
@@ -369,7 +369,7 @@ def test_help_is_fast() -> None:
 
     measured = [(seconds("-m", "exporter", "--help"), seconds("-c", "import click")) for _ in range(6)]
     of_help, of_click = (min(column) for column in zip(*measured, strict=True))
-    assert of_help < 5 * of_click
+    assert of_help < 2.5 * of_click
 
 
 # A whole parent, up to the process border and back, with a worker that needs no framework.
