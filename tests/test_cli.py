@@ -356,9 +356,9 @@ def test_help_imports_no_more_of_the_program_than_it_shows() -> None:
 
 
 def test_help_is_fast() -> None:
-    """0.3 s is promised, which is about five times what Click alone takes to import; half of that is reached, on any machine and under any load.
+    """0.3 s is promised, which is about five times what Click alone takes to import, on any machine and under any load.
 
-    It waits for nothing, so that processor time is what counts.
+    Half of that is reached. It waits for nothing, so that processor time is what counts.
     """
 
     def seconds(*words: str) -> float:
