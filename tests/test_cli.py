@@ -23,6 +23,7 @@ from exporter.commands.reading_options import OPTIONS, reading_options
 from exporter.errors import ERRORS, MismatchError, OutputError, TrustError
 from exporter.options import ExportOptions
 from exporter.records import Job, Outcome, OutputDifference, PictureOptions, Stage, Verification, WrittenFile
+from exporter.sources.detection.applications import application_names
 
 FORBIDDEN = ("tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "numpy", "pyarrow", "h5py", "netron")
 DIFFERENCE = OutputDifference("predictions", (1, 1000), 3.5e-10, 1e-6, 1e-5)
@@ -156,6 +157,12 @@ TABLE: list[tuple[str, int, list[str], list[str]]] = [
     ("resnet101 --bad", 2, [], ["No such option"]),
     ("export", 2, [], ["Missing argument"]),
     ("view", 2, [], ["Missing argument", "export-model view --help"]),
+    ("querry", 2, [], ["error: 'querry': is unknown: it is neither a command nor a file", "try: export-model query"]),
+    ("Inspekt resnet101", 2, [], ["try: export-model inspect"]),
+    ("help", 0, ["Usage: export-model SOURCE..."], []),
+    ("help view", 0, ["Usage: export-model view"], []),
+    ("resnet101 -j1 --dry-run", 0, ["1 to do"], []),
+    ("resnet101 --jobs 1 --no-report", 0, ["resnet101", "1 done"], []),
     ("view nowhere", 4, [], ["error: nowhere"]),
     ("resnet101 --view --to parquet", 2, [], ["--view shows the ONNX file"]),
     ("resnet101 --max-memory many", 2, [], ["is not a size"]),
@@ -186,6 +193,12 @@ def test_what_was_not_verified_never_reads_as_passed(
     cli.main([name], recorder)
     cli.main([name, "missing.keras"], recorder)
     assert "passed" not in "".join(capsys.readouterr())
+
+
+def test_no_model_is_taken_for_a_misspelled_command(recorder: Recorder) -> None:
+    for name in application_names().values():
+        assert cli.main(["-q", name.lower()], recorder) in {0, 3, 5, 7, 130, 1}, name
+    assert len(recorder.jobs) == len(set(application_names().values()))
 
 
 def test_quiet_prints_errors_only(recorder: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
