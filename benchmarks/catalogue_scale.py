@@ -29,7 +29,7 @@ from compare import ENVIRONMENT, log, machine, table
 
 from exporter.files import MANIFEST
 from exporter.memory import format_bytes
-from exporter.query import copying
+from exporter.query import background, copying
 from exporter.query.places import find
 from exporter.query.questions import QUESTIONS
 from exporter.schema import SCHEMAS
@@ -76,7 +76,7 @@ def make_exports(original: Path, root: Path, numbers: Sequence[int]) -> None:
 
 def ask(place: Path, question: str, cache: Path) -> tuple[float, int, int]:
     """Seconds from the imports to the last row, rows, and the peak of memory in bytes. Copies are used, not made."""
-    environment = os.environ | ENVIRONMENT | {"XDG_CACHE_HOME": str(cache), copying.SWITCH: "1"}
+    environment = os.environ | ENVIRONMENT | {"XDG_CACHE_HOME": str(cache), background.SWITCH: "1"}
     command = [sys.executable, "-c", ASK, str(place), question]
     answer = subprocess.run(command, check=True, capture_output=True, env=environment)
     seconds, rows, peak_bytes = json.loads(answer.stdout)

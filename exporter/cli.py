@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ Examples:
 \b
 Commands:
   export SOURCE...  what happens without a command: export models
-  batch SOURCE...   export many models, several at a time
+  batch SOURCE...   export many models, with reports; files say which, and how
   view TARGET...    show exports or model files in Netron
   query SQL         ask the tables of all exports; query --example lists questions
   inspect TARGET    show the layers of a model, or statistics of its weights
@@ -70,7 +71,12 @@ COMMANDS = {
 
 
 # With one of these an export is a batch, of one model or of many.
-OF_A_BATCH = ("--config", "--dry-run", "--log-format", "--metrics-file", "--report", "--no-report")
+OF_A_BATCH = {
+    *("--config", "--dry-run", "--log-format", "--metrics-file", "--report", "--no-report"),
+    *("-j", "--jobs", "--timeout", "--retries", "--fail-fast", "--continue", "--executor", "--ray-address"),
+}
+# So much alike are a command and the word that is taken for its misspelling.
+ALIKE = 0.75
 
 
 class DefaultToExport(click.Group):
@@ -78,11 +84,25 @@ class DefaultToExport(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = args or ["--help"]
+        if words[0] == "help":
+            words = [*words[1:2], "--help"]
         is_command = words[0] in self.commands or words[0] in COMMANDS
-        words = words if is_command else ["export", *words]
+        if not is_command:
+            self._refuse_misspelled(words[0])
+            words = ["export", *words]
         if words[0] == "export" and any(map(_is_of_a_batch, words)):
             words[0] = "batch"
         return super().parse_args(ctx, words)
+
+    def _refuse_misspelled(self, word: str) -> None:
+        """No model is called nearly as a command is. Raises UsageError."""
+        if not word.isalpha() or os.path.exists(word):
+            return
+        import difflib
+
+        if near := difflib.get_close_matches(word.lower(), [*self.commands, *COMMANDS], n=1, cutoff=ALIKE):
+            why, hint = "it is neither a command nor a file", f"export-model {near[0]}"
+            raise UsageError("is unknown", where=repr(word), why=why, hint=hint)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
@@ -93,7 +113,8 @@ class DefaultToExport(click.Group):
 
 def _is_of_a_batch(word: str) -> bool:
     """A file of settings, named as a source, or an option that only a batch has."""
-    return word.partition("=")[0] in OF_A_BATCH or (word.lower().endswith(".toml") and not word.startswith("-"))
+    name = word[:2] if word.startswith("-j") else word.partition("=")[0]
+    return name in OF_A_BATCH or (word.lower().endswith(".toml") and not word.startswith("-"))
 
 
 class ShortUsage(click.Command):
@@ -122,7 +143,7 @@ def app() -> None:
 @click.option("--force", is_flag=True, help="Export again what is up to date.")
 @click.option("--view", "viewing", is_flag=True, help="Then show the first finished model in Netron.")
 @click.option("--no-browser", is_flag=True, help="With --view: print the address only.")
-@click.option("--port", type=click.IntRange(1, 65535), help="With --view.  [default: a free one]")
+@click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="With --view.  [default: a free one]")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the time and memory of each stage.")
 @click.option("--debug", is_flag=True, help="Print tracebacks and what the worker printed.")
@@ -157,7 +178,7 @@ def export(run: Run, sources: tuple[str, ...], **flags: Any) -> int:
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
 @click.option("--full", is_flag=True, help="Show every node, and send the weights that are in the file to the page.")
 @click.option("--host", metavar="ADDRESS", help="Where to listen.  [default: 127.0.0.1, this machine only]")
-@click.option("--port", type=click.IntRange(1, 65535), help="[default: a free one]")
+@click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="[default: a free one]")
 @click.option("--no-browser", is_flag=True, help="Print the address only.")
 @click.option("--debug", is_flag=True, help="Print tracebacks.")
 def view(

@@ -102,6 +102,13 @@ def test_models_with_their_own_options(tmp_path: Path) -> None:
     )
 
 
+def test_a_mistake_in_a_flag_is_none_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        load(tmp_path, '[[models]]\nsource = "vgg16"\n', flags={"formats": ("onxx",)})
+    assert str(raised.value).startswith("--to onxx: is an unknown format")
+    assert raised.value.hint == "--to onnx"
+
+
 def test_flags_count_more_than_models_and_those_more_than_defaults(tmp_path: Path) -> None:
     text = '[defaults]\nseed = 1\nopset = 17\n[[models]]\nsource = "vgg16"\nseed = 2\ndtype = "float16"\n'
     (entry,) = load(tmp_path, text, flags={"dtype": "float32"}).entries

@@ -15,6 +15,7 @@ import pytest
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
 from exporter.sources.detection import SourceRef, application_names, detect
 from exporter.sources.detection.keras_files import HDF5_SIGNATURE
+from exporter.view.targets import resolve
 
 
 def keras_archive(path: Path, *names: str) -> Path:
@@ -93,6 +94,21 @@ def test_a_model_name_means_the_model_although_its_export_lies_beside(
     assert detect("resnet101").kind == "application"
     with pytest.raises(SourceError, match="it is a folder"):
         detect("./resnet101")
+
+
+def test_a_folder_of_exports_and_one_that_is_an_export_say_what_is_meant(tmp_path: Path) -> None:
+    for name in (".hidden", "b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    with pytest.raises(SourceError, match="it is a folder of exports") as several:
+        detect(str(tmp_path))
+    assert f"such as {tmp_path / 'a'}," in several.value.hint
+    with pytest.raises(SourceError, match="it is the folder of an export") as single:
+        detect(str(tmp_path / "a"))
+    assert f"export-model inspect {tmp_path / 'a'} " in single.value.hint
+    with pytest.raises(SourceError, match="it is a folder of exports") as viewed:
+        resolve(tmp_path)
+    assert str(tmp_path / "a") in viewed.value.hint
 
 
 def weights_file(path: Path) -> Path:

@@ -28,7 +28,7 @@ from exporting import export_here
 
 from exporter import open_catalogue
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
-from exporter.query import compaction, copying, places
+from exporter.query import background, compaction, copying, places
 from exporter.query.catalogue import Catalogue
 from exporter.query.places import LocalFile
 from exporter.query.questions import QUESTIONS
@@ -695,7 +695,7 @@ def test_one_copy_is_made_at_a_time(copy: Path, cache: Path, monkeypatch: pytest
         assert not copying.start("models", files)
         copying.make("models", files)
     assert not list(cache.glob("*.parquet"))
-    monkeypatch.setenv(copying.SWITCH, "1")
+    monkeypatch.setenv(background.SWITCH, "1")
     assert not copying.start("models", files)
 
 

@@ -29,9 +29,13 @@ Examples:
 @click.command(epilog=EPILOG)
 @click.argument("target")
 @click.option("--format", "style", type=click.Choice(FORMATS), default="table", show_default=True)
-@click.option("--depth", type=click.IntRange(min=1), help="Levels of blocks or of models in models.  [default: all]")
+@click.option(
+    "--depth", type=click.IntRange(min=1), metavar="N", help="Levels of blocks or of models in models.  [default: all]"
+)
 @click.option("--sort", type=click.Choice(SORTS), help="Largest first; name and index upwards.  [default: as built]")
-@click.option("--top", type=click.IntRange(min=1), help=f"So many rows.  [default: {DEFAULT_TOP} with --sort]")
+@click.option(
+    "--top", type=click.IntRange(min=1), metavar="N", help=f"So many rows.  [default: {DEFAULT_TOP} with --sort]"
+)
 @click.option("--all", "everything", is_flag=True, help="Every layer, or every weight, with nothing folded.")
 @click.option("--stats", is_flag=True, help="Weights, with histograms, and what is suspicious in them.")
 @reading_options

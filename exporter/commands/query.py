@@ -50,12 +50,17 @@ Anything else is SQL and ends with a semicolon."""
 @click.option(
     "--limit",
     type=click.IntRange(0),
+    metavar="N",
     default=TABLE_ROWS,
     show_default=True,
     help="Rows of a table; 0 shows all. The other formats always have all rows.",
 )
 @click.option(
-    "--example", is_flag=False, flag_value="", metavar="[NAME]", help="Answer a frequent question; list them all."
+    "--example",
+    is_flag=False,
+    flag_value="",
+    metavar="[NAME]",
+    help="Answer a frequent question; without NAME, list them.",
 )
 @click.option("--debug", is_flag=True, help="Print tracebacks.")
 def command(
@@ -91,7 +96,7 @@ class Ask:
 
     def __init__(self, places: Sequence[str], style: str, output: str | None, limit: int) -> None:
         if style == "parquet" and output is None:
-            raise UsageError("--format parquet is not for a terminal", hint="-o FILE")
+            raise UsageError("--format parquet needs a file to write to", hint="-o FILE")
         self.places, self.style, self.output, self.limit = places, style, output, limit
 
     def __call__(self, sql: str) -> None:

@@ -37,8 +37,13 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("source")
-@click.option("--width", type=click.IntRange(min=NARROWEST), help="Columns of text.  [default: those of the terminal]")
-@click.option("--depth", type=click.IntRange(min=1), help="Levels of blocks.  [default: as many as fit]")
+@click.option(
+    "--width",
+    type=click.IntRange(min=NARROWEST),
+    metavar="N",
+    help="Columns of text.  [default: those of the terminal]",
+)
+@click.option("--depth", type=click.IntRange(min=1), metavar="N", help="Levels of blocks.  [default: as many as fit]")
 @click.option("--all", "everything", is_flag=True, help="All that is inside of blocks, however long it gets.")
 @reading_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")

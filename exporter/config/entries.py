@@ -55,6 +55,9 @@ class EntryMaker:
             try:
                 self._check(options)
             except UsageError as error:
+                if self._field_of(error) in self.flags:
+                    # It was on the command line, and stands in none of the files.
+                    raise
                 what = f"{in_toml(error.where)} {error.what}: {in_toml(error.why)}"
                 self.mistakes.add(self._place_of(error, defaults, model), what, in_toml(error.hint))
         return options
@@ -65,9 +68,12 @@ class EntryMaker:
 
     def _place_of(self, error: UsageError, defaults: Options, model: Model) -> Place:
         """Where the option is said that does not go with the others."""
-        field = self._fields.get(error.where.partition(" ")[0].removeprefix("--"), "")
+        field = self._field_of(error)
         found = model.options.said.get(field) or defaults.said.get(field)
         return found.place if found else model.place
+
+    def _field_of(self, error: UsageError) -> str:
+        return self._fields.get(error.where.partition(" ")[0].removeprefix("--"), "")
 
     def _name(self, said: Said, count: int) -> str:
         """A name is for one model, and no two have the same, whatever case the file system ignores."""

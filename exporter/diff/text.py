@@ -107,7 +107,8 @@ def record(difference: Difference) -> dict[str, Any]:
 def summary(difference: Difference) -> Iterator[str]:
     """Layers and weights, counted; what could not be compared and why."""
     if difference.is_equal:
-        yield f"equal: {len(difference.layers):,} layers, {difference.weights[SAME]:,} weights bit-identical"
+        layers = _counted(len(difference.layers), "layer")
+        yield f"equal: {layers}, {_counted(difference.weights[SAME], 'weight')} bit-identical"
         return
     counts = difference.counts
     yield "layers: " + ", ".join(f"{counts[status]:,} {words}" for status, words in WORDS.items() if counts[status])
@@ -119,6 +120,10 @@ def summary(difference: Difference) -> Iterator[str]:
         tensor.values.reason for tensor in _tensors(difference) if tensor.status == UNKNOWN and tensor.values
     )
     yield from (f"unknown, {number:,} of the weights: {reason}" for reason, number in reasons.most_common())
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _fields(layer: LayerPair) -> Iterator[str]:

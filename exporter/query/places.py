@@ -70,6 +70,11 @@ def find(places: Iterable[str], tables: Iterable[str]) -> Found:
     return found
 
 
+def plain(files: Iterable[LocalFile]) -> list[LocalFile]:
+    """Those whose names are no patterns to DuckDB, which cannot be told to take a name as it is."""
+    return [file for file in files if glob.escape(file.path) == file.path]
+
+
 def _add_local(place: str, tables: list[str], found: Found) -> None:
     matches = [place] if os.path.exists(place) else sorted(glob.glob(place, recursive=True))
     if not matches:

@@ -90,7 +90,7 @@ def connect(
 
 def _create_view(connection: duckdb.DuckDBPyConnection, table: str, found: Found, tell: Tell) -> list[str]:
     """The view of one table, and the paths that it reads."""
-    plain = [file for file in found.local[table] if glob.escape(file.path) == file.path]
+    plain = catalogue_files.plain(found.local[table])
     odd = [catalogue_files.read_local(file.path) for file in found.local[table] if glob.escape(file.path) != file.path]
     parts, paths = [], []
     if plain:

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Protocol
 
 import keras
+from keras.src.utils.naming import reset_uids
 
 from exporter.errors import SourceError, UnsupportedError
 from exporter.lazy import LazyArray
@@ -144,6 +145,8 @@ def _opened(job: Job, scope: HollowScope, spool_path: str) -> tuple[keras.Model,
             raise
         note = f"RANDOM WEIGHTS: {error.what} ({error.why}); seeded random values (seed {job.seed}) are used instead"
         scope.bound.clear()
+        # Keras counts the layers that it names, also those of the model that has just been given up.
+        reset_uids()
         return source.without_weights(job), random_text(job), (note,)
     return model, text, ()
 

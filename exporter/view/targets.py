@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exporter.errors import SourceError
 from exporter.files import read_manifest
+from exporter.storage.neighbours import export_in
 
 MODEL_FILE = "model.onnx"
 VIEW_FILE = "model.view.onnx"
@@ -49,6 +50,9 @@ def _model_of_folder(folder: Path) -> Path:
         names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise SourceError("cannot be read", where=str(folder), why=error.strerror or str(error)) from error
+    if export := export_in(folder):
+        why, hint = "it is a folder of exports", f"name one of them, such as {export}"
+        raise SourceError(f"has no {MODEL_FILE}", where=str(folder), why=why, hint=hint)
     source = "SOURCE" if read_manifest(folder) else shlex.quote(str(folder))
     listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     raise SourceError(

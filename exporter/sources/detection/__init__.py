@@ -45,6 +45,7 @@ from exporter.sources.detection.kinds import (
 )
 from exporter.sources.keras_models.weight_map import weights_files
 from exporter.sources.safetensors_index import index_files
+from exporter.storage.neighbours import export_in, is_export
 
 # Asked in this order, those with a signature first.
 FILE_KINDS: tuple[Callable[[Seen], str | None], ...] = (
@@ -211,7 +212,13 @@ def _directory(path: Path, source: str) -> SourceRef:
     for folder_kind in FOLDER_KINDS:
         if kind := folder_kind(path):
             return SourceRef(kind, source, safe_name(path.absolute()))
-    raise SourceError("is not a model", where=source, why="it is a folder", hint="give a .keras or .h5 file")
+    why, hint = "it is a folder", "give a .keras or .h5 file"
+    if is_export(path):
+        why = "it is the folder of an export"
+        hint = f"export-model inspect {path} shows it; export the model that it was made of"
+    elif export := export_in(path):
+        why, hint = "it is a folder of exports", f"name one of them, such as {export}, or their sources"
+    raise SourceError("is not a model", where=source, why=why, hint=hint)
 
 
 def _kind_of_file(path: Path) -> str:
