@@ -57,7 +57,13 @@ def arguments_of(nodes: Any) -> tuple[Any, ...]:
     """The arguments of the only call, with a mark for each tensor; none where there are several calls, or names."""
     if not isinstance(nodes, list) or len(nodes) != 1 or nodes[0]["kwargs"]:
         return ()
-    return tuple(TENSOR if _is_tensor(value) else value for value in nodes[0]["args"])
+    return tuple(_marked(value) for value in nodes[0]["args"])
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        return [_marked(item) for item in value]
+    return TENSOR if _is_tensor(value) else value
 
 
 def _is_tensor(value: Any) -> bool:

@@ -115,17 +115,6 @@ WEIGHTS: dict[str, Callable[[Config], list[Named]]] = {
     "STFTSpectrogram": _spectrogram,
     "SpectralNormalization": lambda config: [("vector_u", False)],
 }
-# Operations of keras.ops, which may stand in a graph of layers.
-_OPERATIONS = """
-    Abs Absolute Add All Any Arange Argmax Argmin Cast Ceil Clip Concatenate Cos Cumsum Divide Einsum Elu
-    Equal Erf Exp ExpandDims
-    Expm1 Flip Floor FloorDivide Gelu GetItem Greater GreaterEqual HardSigmoid HardSilu LeakyRelu Less LessEqual
-    Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr Logsumexp Matmul Max Maximum Mean Min Minimum Mod Moments
-    Multiply Negative NotEqual OnesLike Pad Power Prod Reciprocal Relu Relu6 Repeat Reshape Resize Round Rsqrt
-    Selu Sigmoid Sign Silu Sin Softmax Softplus Softsign Split Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes
-    Take Tanh Tile TopK Transpose TrueDivide Var Where ZerosLike
-"""
-OPERATIONS = frozenset(_OPERATIONS.split())
 
 
 def own_weights(class_name: str, config: Config) -> list[OwnWeight]:

@@ -17,11 +17,11 @@ from typing import Any
 from exporter.readers import Unexplained
 from exporter.readers.json_cursor import JsonCursor
 from exporter.readers.keras_calls import Ref, Tensor, arguments_of, calls_of, returns_scores, tensors_of
-from exporter.readers.keras_classes import OPERATIONS, RENAMED, own_weights
+from exporter.readers.keras_classes import RENAMED, own_weights
 from exporter.readers.keras_encodings import BOXES
 from exporter.readers.keras_inner import ACTIVATIONS, inner_layers, without_layers
 from exporter.readers.keras_model import RawLayer, RawModel
-from exporter.readers.keras_operations import operation_outputs
+from exporter.readers.keras_operations import OPERATIONS, operation_outputs
 from exporter.readers.keras_outputs import ODD, UNKNOWN, Known, call_specs
 from exporter.readers.keras_quantised import as_loaded, is_plain
 from exporter.readers.keras_reading import MODELS, Inner, Reading
@@ -195,6 +195,7 @@ def _operation(entry: Mapping[str, Any], module: str, class_name: str, config: M
     if any(holds_layers(value) for value in config.values()):
         raise Unexplained(f"a {class_name} with layers inside")
     nodes = entry.get("inbound_nodes")
+    calls = calls_of(nodes, class_name)
     return RawLayer(
         name=str(entry.get("name") or config["name"]),
         class_name=class_name,
@@ -202,8 +203,8 @@ def _operation(entry: Mapping[str, Any], module: str, class_name: str, config: M
         trainable=False,
         text=config_text(unshared(config)),
         config=config,
-        calls=calls_of(nodes, class_name),
-        outputs=operation_outputs(class_name, config),
+        calls=calls,
+        outputs=operation_outputs(class_name, config, calls),
         arguments=arguments_of(nodes),
     )
 

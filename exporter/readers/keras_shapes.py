@@ -66,7 +66,7 @@ class Called:
         return [None if size is None else each(size, *values) for size, *values in rows]
 
 
-def _windows(call: Called, window: str, dilation: str = "") -> list[Size]:
+def windows(call: Called, window: str, dilation: str = "") -> list[Size]:
     """What a sliding window leaves of the spatial axes."""
     same = call.config["padding"] in ("same", "causal")
 
@@ -77,13 +77,13 @@ def _windows(call: Called, window: str, dilation: str = "") -> list[Size]:
 
 
 def _convolution(call: Called) -> Shape:
-    return call.resized(_windows(call, "kernel_size", "dilation_rate"), int(call.config["filters"]))
+    return call.resized(windows(call, "kernel_size", "dilation_rate"), int(call.config["filters"]))
 
 
 def _depthwise(call: Called) -> Shape:
     channels = call.first[1 if call.channels_first else -1]
     multiplier = int(call.config["depth_multiplier"])
-    return call.resized(_windows(call, "kernel_size", "dilation_rate"), channels and channels * multiplier)
+    return call.resized(windows(call, "kernel_size", "dilation_rate"), channels and channels * multiplier)
 
 
 def _transposed(call: Called) -> Shape:
@@ -105,7 +105,7 @@ def _size_before(size: Size, width: int, stride: int, spread: int, extra: Size, 
 
 
 def _pooling(call: Called) -> Shape:
-    return call.resized(_windows(call, "pool_size"))
+    return call.resized(windows(call, "pool_size"))
 
 
 def _global_pooling(call: Called) -> Shape:
