@@ -44,9 +44,9 @@ FAST = ("residual", "nested_models", "attentions")
 
 @pytest.fixture(autouse=True)
 def _fresh_names() -> Iterator[None]:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     yield
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
 
 
 def saved(model: Any, folder: Path) -> Path:
@@ -62,7 +62,7 @@ def by_itself(path: Path, *, lenient: bool = False) -> ModelGraph:
 
 
 def by_keras(path: Path) -> ModelGraph:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     job = job_for(path, path.parent, formats=("parquet",), trust_code=True)
     try:
         with HollowScope() as scope:
@@ -94,7 +94,7 @@ def test_both_ways_agree_on_models_of_the_suite(tmp_path: Path) -> None:
     for name in COMPARED:
         if name in NOT_LOADED:
             continue
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         path = saved((MODELS | INNER)[name](), tmp_path)
         try:
             graph = by_itself(path)

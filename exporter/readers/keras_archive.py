@@ -101,7 +101,7 @@ class StoredWeights:
                 yield self._placed(place, weights)
 
     def _numbered(self, place: Place, numbers: Collection[int]) -> list[Stored]:
-        """The variables of those numbers in the layer's group, which has no others."""
+        """The variables of those numbers in the layer's group, which has no others but those that are lent."""
         try:
             group = h5py.h5g.open(self._file.id, f"{place.stored}vars".encode())
             identities = [h5py.h5d.open(group, b"%d" % number) for number in numbers]
@@ -110,7 +110,7 @@ class StoredWeights:
             if isinstance(error, ValueError) and MISSING not in str(error):
                 raise
             raise Unexplained(f"{place.namespace} has not {len(numbers)} weights in the file") from error
-        if group.get_num_objs() != len(numbers):
+        if group.get_num_objs() != len(numbers) + place.layer.lent:
             raise Unexplained(f"{place.namespace} has {group.get_num_objs()} weights in the file")
         return [self._stored(identity, "") for identity in identities]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,29 +47,53 @@ def returns_scores(nodes: Any) -> bool:
     return found == {True}
 
 
+def argument_names(node: Any, names: Sequence[str]) -> list[str]:
+    """What the tensors of a call are given for, in their order; `names` are those of the arguments by position."""
+    placed = [name for name, value in zip(names, node["args"], strict=False) if _is_tensor(value)]
+    return [*placed, *(name for name, value in sorted(node["kwargs"].items()) if _is_tensor(value))]
+
+
 def arguments_of(nodes: Any) -> tuple[Any, ...]:
     """The arguments of the only call, with a mark for each tensor; none where there are several calls, or names."""
     if not isinstance(nodes, list) or len(nodes) != 1 or nodes[0]["kwargs"]:
         return ()
-    return tuple(TENSOR if _is_tensor(value) else value for value in nodes[0]["args"])
+    return tuple(_marked(value) for value in nodes[0]["args"])
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        return [_marked(item) for item in value]
+    return TENSOR if _is_tensor(value) else value
 
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
 
 
-def tensors_of(value: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every `[layer, call, output]` in the structure; of a flat dictionary with its keys. Raises Unexplained."""
-    if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str):
-        yield key, (value[0], int(value[1]), int(value[2]))
-    elif isinstance(value, dict):
+def tensors_of(value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Every `[layer, call, output]` in the structure; of a dictionary with the keys of its own. Raises Unexplained."""
+    if isinstance(value, dict):
         for name, inner in sorted(value.items()):
-            yield from tensors_of(inner, name)
+            yield from ((name if _is_place(inner) else "", place) for place in _places_in(inner))
+    else:
+        yield from (("", place) for place in _places_in(value))
+
+
+def _places_in(value: Any) -> Iterator[Tensor]:
+    if _is_place(value):
+        yield value[0], int(value[1]), int(value[2])
+    elif isinstance(value, dict):
+        for _, inner in sorted(value.items()):
+            yield from _places_in(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from tensors_of(inner)
+            yield from _places_in(inner)
     else:
         raise Unexplained("inputs or outputs in another layout")
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and isinstance(value[0], str)
 
 
 def shape_of(sizes: Any) -> Shape:

@@ -34,9 +34,10 @@ def _affine(config: Config) -> list[Named]:
 
 
 def _batch_norm(config: Config) -> list[Named]:
+    statistics = ["moving_mean", "moving_variance"]
     if config.get("renorm"):
-        raise Unexplained("batch renormalisation")
-    return [*_affine(config), ("moving_mean", False), ("moving_variance", False)]
+        statistics += ["moving_stddev", "renorm_mean", "renorm_stddev"]
+    return [*_affine(config), *((name, False) for name in statistics)]
 
 
 def _if(present: Any, name: str) -> list[Named]:
@@ -83,6 +84,7 @@ PLAIN = """
     RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert
     RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness RandomShear
     RandomTranslation RandomZoom Solarization
+    AugMix MaxNumBoundingBoxes RandAugment RandomColorJitter
     IntegerLookup Pipeline StringLookup TextVectorization MelSpectrogram
 """
 # Layers whose class has another name than what the file says.
@@ -111,18 +113,8 @@ WEIGHTS: dict[str, Callable[[Config], list[Named]]] = {
     "ReversibleEmbedding": _reversible,
     "RMSNormalization": lambda config: [("scale", True)],
     "STFTSpectrogram": _spectrogram,
+    "SpectralNormalization": lambda config: [("vector_u", False)],
 }
-# Operations of keras.ops, which may stand in a graph of layers.
-_OPERATIONS = """
-    Abs Absolute Add All Any Arange Argmax Argmin Cast Ceil Clip Concatenate Cos Cumsum Divide Einsum Elu
-    Equal Erf Exp ExpandDims
-    Expm1 Flip Floor FloorDivide Gelu GetItem Greater GreaterEqual HardSigmoid HardSilu LeakyRelu Less LessEqual
-    Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr Logsumexp Matmul Max Maximum Mean Min Minimum Mod Moments
-    Multiply Negative NotEqual OnesLike Pad Power Prod Reciprocal Relu Relu6 Repeat Reshape Resize Round Rsqrt
-    Selu Sigmoid Sign Silu Sin Softmax Softplus Softsign Split Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes
-    Take Tanh Tile TopK Transpose TrueDivide Var Where ZerosLike
-"""
-OPERATIONS = frozenset(_OPERATIONS.split())
 
 
 def own_weights(class_name: str, config: Config) -> list[OwnWeight]:

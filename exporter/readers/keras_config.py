@@ -16,25 +16,24 @@ from typing import Any
 
 from exporter.readers import Unexplained
 from exporter.readers.json_cursor import JsonCursor
-from exporter.readers.keras_calls import Ref, Tensor, arguments_of, calls_of, returns_scores, shape_of, tensors_of
-from exporter.readers.keras_classes import OPERATIONS, RENAMED, own_weights
-from exporter.readers.keras_encodings import REVERSED, REVERSIBLE, reversed_calls
-from exporter.readers.keras_encodings import SETTINGS as ENCODING_SETTINGS
-from exporter.readers.keras_inner import Inner, Reading, built_shapes, inner_layers, without_layers
+from exporter.readers.keras_calls import Ref, Tensor, arguments_of, calls_of, returns_scores, tensors_of
+from exporter.readers.keras_classes import RENAMED, own_weights
+from exporter.readers.keras_encodings import BOXES
+from exporter.readers.keras_inner import ACTIVATIONS, inner_layers, without_layers
 from exporter.readers.keras_model import RawLayer, RawModel
-from exporter.readers.keras_operations import operation_outputs
+from exporter.readers.keras_operations import OPERATIONS, operation_outputs
 from exporter.readers.keras_outputs import ODD, UNKNOWN, Known, call_specs
-from exporter.readers.keras_quantised import is_plain
-from exporter.readers.keras_sequences import ATTENTION, BUILT, BUILT_WITH_SHAPES, RECURRENT, WRAPPERS, output_count
-from exporter.readers.keras_shapes import SETTINGS, input_spec, output_dtype
+from exporter.readers.keras_quantised import as_loaded, is_plain
+from exporter.readers.keras_reading import MODELS, Inner, Reading
+from exporter.readers.keras_sequences import ATTENTION, output_count
+from exporter.readers.keras_settings import built_shape, holds_layers, shape_settings, unshared
+from exporter.readers.keras_shapes import PASSING, input_spec, output_dtype
+from exporter.readers.keras_spectral import SPECTRAL, lend_kernel
 from exporter.records import Shape
 from exporter.sources.keras_models.config_text import config_text
 
-MODELS = ("Functional", "Sequential")
 OPERATION_MODULES = ("keras.src.ops", "keras.ops")
 PACKAGE = re.compile(r"keras(\.|$)")
-# Layers inside of another layer's settings, which would be rows of their own.
-INNER_LAYERS = ("keras.layers", "keras.models", "keras.src.layers", "keras.src.models")
 
 
 def read_config(text: str, *, lenient: bool = False) -> RawModel:
@@ -163,7 +162,7 @@ def _unknown_layer(entry: Any) -> RawLayer:
         class_name=entry["class_name"].rpartition(">")[2],
         is_layer=True,
         trainable=bool(config.get("trainable", True)),
-        text=config_text(_unshared(config)),
+        text=config_text(unshared(config)),
         calls=calls,
         weights=None,
     )
@@ -184,6 +183,8 @@ def _known_layer(entry: Any, reading: Reading) -> RawLayer:
     else:
         found = _plain_layer(name, class_name, entry, reading)
     found.calls = calls_of(entry.get("inbound_nodes"), class_name)
+    if class_name in (*PASSING, BOXES) and found.calls:
+        found.outputs = len(found.calls[0])
     return found
 
 
@@ -191,18 +192,19 @@ def _operation(entry: Mapping[str, Any], module: str, class_name: str, config: M
     """A call of `keras.ops` among the layers."""
     if not module.startswith(OPERATION_MODULES) or class_name not in OPERATIONS:
         raise Unexplained(f"{module}.{class_name}")
-    if any(_holds_layers(value) for value in config.values()):
+    if any(holds_layers(value) for value in config.values()):
         raise Unexplained(f"a {class_name} with layers inside")
     nodes = entry.get("inbound_nodes")
+    calls = calls_of(nodes, class_name)
     return RawLayer(
         name=str(entry.get("name") or config["name"]),
         class_name=class_name,
         is_layer=False,
         trainable=False,
-        text=config_text(_unshared(config)),
+        text=config_text(unshared(config)),
         config=config,
-        calls=calls_of(nodes, class_name),
-        outputs=operation_outputs(class_name, config),
+        calls=calls,
+        outputs=operation_outputs(class_name, config, calls),
         arguments=arguments_of(nodes),
     )
 
@@ -210,7 +212,7 @@ def _operation(entry: Mapping[str, Any], module: str, class_name: str, config: M
 def _plain_layer(name: str, class_name: str, entry: Mapping[str, Any], reading: Reading) -> RawLayer:
     """A layer that is no model; its calls are left to the caller."""
     config, build = entry["config"], entry.get("build_config")
-    if any(_holds_layers(value) for value in without_layers(class_name, config).values()):
+    if any(holds_layers(value) for value in without_layers(class_name, config).values()):
         raise Unexplained(f"a {class_name} with layers inside")
     if reading.in_place and not is_plain(config):
         raise Unexplained(f"a {class_name} that is quantised or has adapters")
@@ -220,15 +222,19 @@ def _plain_layer(name: str, class_name: str, entry: Mapping[str, Any], reading: 
         class_name=RENAMED.get(class_name, class_name),
         is_layer=True,
         trainable=bool(config.get("trainable", True)),
-        text=config_text(_unshared(config)),
-        config=_settings(class_name, entry),
-        built=_built(build),
+        text=config_text(unshared(as_loaded(class_name, config))),
+        config=shape_settings(class_name, entry),
+        built=built_shape(build),
         weights=own_weights(class_name, config),
         outputs=output_count(class_name, config, with_scores=scores),
         with_scores=scores,
     )
     for inner in inner_layers(class_name, config, build, reading):
-        found.inside.append(_inner_layer(inner, reading))
+        # One activation of several layers has its row in the first of them.
+        if inner.stored not in ACTIVATIONS or not reading.is_repeated(inner.entry):
+            found.inside.append(_inner_layer(inner, reading))
+    if class_name == SPECTRAL:
+        lend_kernel(found, found.inside[0])
     return found
 
 
@@ -244,48 +250,5 @@ def _inner_layer(inner: Inner, reading: Reading) -> RawLayer:
     return found
 
 
-def _settings(class_name: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What shapes depend on."""
-    config = entry["config"]
-    if class_name in (*RECURRENT, *WRAPPERS):
-        return config
-    if class_name in BUILT_WITH_SHAPES:
-        return {**config, BUILT: built_shapes(entry.get("build_config"))}
-    found = {key: value for key, value in config.items() if key in SETTINGS or key in ENCODING_SETTINGS}
-    if class_name == REVERSIBLE:
-        found[REVERSED] = reversed_calls(entry.get("inbound_nodes") or ())
-    return found
-
-
 def _own_settings(model: RawModel) -> dict[str, Any]:
     return {"class_name": model.class_name, "name": model.name, "trainable": model.trainable}
-
-
-def _unshared(value: Any) -> Any:
-    """Without the numbers by which Keras finds objects that stand in several places of one file."""
-    if isinstance(value, dict):
-        return {key: _unshared(inner) for key, inner in value.items() if key != "shared_object_id"}
-    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _holds_layers(value: Any) -> bool:
-    """Whether a setting is, or has in it, a layer."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, dict):
-            if str(item.get("module")).startswith(INNER_LAYERS):
-                return True
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
-    return False
-
-
-def _built(config: Any) -> Shape | None:
-    shape = config.get("input_shape") if isinstance(config, dict) else None
-    return (
-        shape_of(shape)
-        if isinstance(shape, list) and all(size is None or type(size) is int for size in shape)
-        else None
-    )

@@ -16,10 +16,12 @@ from exporter.records import Shape
 Config = Mapping[str, Any]
 Inputs = Sequence[Spec]
 _SETTINGS = """
-    axes bin_boundaries input_dim max_tokens num_bins num_mel_bins num_tokens output_mode
-    output_sequence_length pad_to_max_tokens ragged sequence_stride sparse split vocabulary_dtype vocabulary_size
+    axes bin_boundaries expand_dims fft_length frame_length frame_step input_dim max_number max_tokens mode
+    num_bins num_mel_bins num_tokens output_mode output_sequence_length pad_to_max_tokens ragged sequence_stride
+    sparse split vocabulary_dtype vocabulary_size
 """
 REVERSIBLE, REVERSED = "ReversibleEmbedding", "reverse"
+BOXES, BOXED = "MaxNumBoundingBoxes", "boxed"
 SETTINGS = frozenset(_SETTINGS.split())
 # What Keras gives by default, where a layer does not follow its own dtype; another can be set, but no file says so.
 FLOATX = "float32"
@@ -88,12 +90,10 @@ def _bins(config: Config, inputs: Inputs) -> Spec:
 
 
 def _dot(config: Config, inputs: Inputs) -> Spec:
-    (one, dtype), (other, _) = inputs
+    (one, _), (other, _) = inputs
     axes = config["axes"]
     if isinstance(axes, int):
         axes = [axes % len(one), axes % len(other)] if axes < 0 else [axes, axes]
-    if any("float" not in each for _, each in inputs):
-        raise Unexplained(f"a Dot of {dtype}")
     rest = [size for axis, size in enumerate(one) if axis != axes[0] % len(one)]
     rest += [size for axis, size in enumerate(other) if axis not in (0, axes[1] % len(other))]
     return tuple(rest if len(rest) > 1 else [*rest, 1]), _computed(config)
@@ -106,6 +106,22 @@ def _mel(config: Config, inputs: Inputs) -> Spec:
     return (*batch, int(config["num_mel_bins"]), frames), _computed(config)
 
 
+def _spectrum(config: Config, inputs: Inputs) -> Spec:
+    shape, first = inputs[0][0], config["data_format"] == "channels_first"
+    batch, samples, channels = (shape[0], shape[2], shape[1]) if first else shape
+    width = int(config["frame_length"])
+    stride = config["frame_step"] or width // 2
+    size = config["fft_length"] or 1 << max(0, width - 1).bit_length()
+    waves = (size // 2 + 1) * (2 if config["mode"] == "stft" else 1)
+    frames = None
+    if samples is not None:
+        frames = -(-samples // stride) if config["padding"] == "same" else (samples - width) // stride + 1
+    if config["expand_dims"]:
+        return ((batch, channels, frames, waves) if first else (batch, frames, waves, channels)), _computed(config)
+    joined = None if channels is None else channels * waves
+    return ((batch, joined, frames) if first else (batch, frames, joined)), _computed(config)
+
+
 ENCODINGS: dict[str, Callable[[Config, Inputs], Spec]] = {
     "CategoryEncoding": _categories,
     "Discretization": _bins,
@@ -114,6 +130,7 @@ ENCODINGS: dict[str, Callable[[Config, Inputs], Spec]] = {
     "Hashing": _hashed,
     "IntegerLookup": _lookup,
     "MelSpectrogram": _mel,
+    "STFTSpectrogram": _spectrum,
     "StringLookup": _lookup,
     "TextVectorization": _text,
 }
@@ -124,6 +141,20 @@ def encoding_spec(class_name: str, config: Config, inputs: Inputs) -> Spec:
     if config.get("sparse"):
         raise Unexplained("a sparse tensor")
     return ENCODINGS[class_name](config, inputs)
+
+
+def boxes_specs(config: Config, inputs: Inputs, call: int) -> list[Spec]:
+    """Of a layer that fills up lists of boxes, which are the first two of its tensors where they are marked as such."""
+    shapes = [shape for shape, _ in inputs]
+    if config[BOXED][call]:
+        count = int(config["max_number"])
+        shapes[:2] = [(shape[0], count, *shape[2:]) for shape in shapes[:2]]
+    return [(shape, _computed(config)) for shape in shapes]
+
+
+def boxed_calls(nodes: Any) -> list[bool]:
+    """Whether each call is given boxes by that name."""
+    return [bool(node["args"]) and "bounding_boxes" in node["args"][0] for node in nodes]
 
 
 def reversible_spec(config: Config, inputs: Inputs, call: int) -> Spec:

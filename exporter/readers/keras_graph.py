@@ -124,11 +124,17 @@ def _weights(places: list[Place], stored: StoredWeights, trainable: bool) -> Ite
         if len(found) != len(known):
             raise Unexplained(f"{place.namespace} has {len(found)} weights in the file")
         for weight, each in zip(known, found, strict=True):
-            own = weight.name
-            path = own if own.startswith(f"{place.path}/") else f"{place.path}/{own}"
+            own, path = weight.name, _path(place, weight)
             name = names.unique(f"{place.namespace}/{own}" if path in names.taken else path)
             is_trained = trainable and weight.changes and layer.trainable
             yield Weight(name, place.namespace, each.shape, each.dtype, each.nbytes, is_trained), each.value
+
+
+def _path(place: Place, weight: OwnWeight) -> str:
+    if weight.is_of_inside:
+        (maker,) = place.layer.inside
+        return f"{f'{place.path}/' if maker.is_made else ''}{maker.name}/{weight.name}"
+    return weight.name if weight.name.startswith(f"{place.path}/") else f"{place.path}/{weight.name}"
 
 
 class _Inside:
@@ -251,7 +257,7 @@ def _totals(places: list[Place], own: dict[str, list[Weight]]) -> dict[str, int]
     for place in reversed(places):
         if place.parent is not None:
             totals[place.parent] += totals[place.namespace]
-    return totals
+    return _with_lent(totals, places, own)
 
 
 def _shared_totals(places: list[Place], own: dict[str, list[Weight]]) -> dict[str, int]:
@@ -269,7 +275,16 @@ def _shared_totals(places: list[Place], own: dict[str, list[Weight]]) -> dict[st
                 inside[place.namespace].add(key)
                 layer = by_key[key].layer
                 stack += [each.key for each in (*(layer.model.layers if layer.model else ()), *layer.inside)]
-    return {name: sum(held[key] for key in keys) for name, keys in inside.items()}
+    totals = {name: sum(held[key] for key in keys) for name, keys in inside.items()}
+    return _with_lent(totals, places, own)
+
+
+def _with_lent(totals: dict[str, int], places: list[Place], own: dict[str, list[Weight]]) -> dict[str, int]:
+    """A kernel that stands in the row around is in the layer inside, too."""
+    for place in places:
+        if place.layer.lent and place.parent is not None:
+            totals[place.namespace] += math.prod(own[place.parent][0].shape)
+    return totals
 
 
 def _tensor_name(layer: str, output: int) -> str:

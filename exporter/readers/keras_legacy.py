@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from exporter.readers import Unexplained
-from exporter.readers.keras_classes import OPERATIONS, WEIGHTS
+from exporter.readers.keras_classes import WEIGHTS
 from exporter.readers.keras_config import raw_layers, raw_model
-from exporter.readers.keras_inner import Reading
 from exporter.readers.keras_model import RawModel
+from exporter.readers.keras_operations import OPERATIONS
 from exporter.readers.keras_outputs import resolve
+from exporter.readers.keras_reading import Reading
 from exporter.readers.keras_sequences import BUILT, BUILT_WITH_SHAPES
 from exporter.sources.keras_models.keras_2_config import renumber_nested_calls
 

@@ -21,7 +21,7 @@ class RawLayer:
     an operation `arguments` are those of its call, with marks for tensors. A layer has layers `inside` it, or is a
     `model`; of one that is inside of another, `stored` is the group of its weights below its owner's, and `is_made`
     says whether its owner makes it. Of an object that stands in several models, the later entries are the `same` as the
-    first one.
+    first one. So many weights of the layer in the file are `lent` to another, which has them in its own group, too.
     """
 
     name: str
@@ -41,6 +41,7 @@ class RawLayer:
     stored: str = ""
     is_made: bool = False
     same: RawLayer | None = None
+    lent: int = 0
 
     @property
     def key(self) -> int:

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from exporter.readers import Unexplained
 from exporter.readers.keras_calls import Ref, Tensor
-from exporter.readers.keras_encodings import REVERSIBLE, reversible_spec
+from exporter.readers.keras_encodings import BOXES, REVERSIBLE, boxes_specs, reversible_spec
 from exporter.readers.keras_model import RawLayer, RawModel
 from exporter.readers.keras_operations import operation_specs
-from exporter.readers.keras_sequences import BUILT_WITH_SHAPES, output_specs
+from exporter.readers.keras_sequences import output_specs
 from exporter.readers.keras_shapes import Spec, input_spec
 from exporter.records import Shape
 
@@ -66,9 +66,9 @@ class Outputs:
             found = call_specs(layer, () if layer.class_name == "InputLayer" else layer.calls[call], call)
             if output >= len(found):
                 raise Unexplained(f"{name} gives no tensor number {output}")
-        except ODD:
+        except ODD as error:
             if not self.lenient:
-                raise
+                raise Unexplained(f"what {name} gives: {error}") from error
         for number, spec in enumerate(found):
             if self.known.get((name, call, number), UNKNOWN) == UNKNOWN:
                 self.known[name, call, number] = spec
@@ -88,9 +88,11 @@ def call_specs(layer: RawLayer, given: Sequence[Ref], call: int = 0) -> list[Spe
         return [reversible_spec(layer.config, inputs, call)]
     if layer.class_name == "TimeDistributed" and layer.inside and layer.inside[0].model:
         return [_each_time(layer.inside[0].model, inputs[0])]
-    if layer.class_name in BUILT_WITH_SHAPES and len(layer.calls) > 1:
-        raise Unexplained(f"the output of a shared {layer.class_name}")
-    return output_specs(layer.class_name, layer.config, inputs, with_scores=layer.with_scores)
+    if layer.class_name == BOXES:
+        return boxes_specs(layer.config, inputs, call)
+    if layer.class_name == "Pipeline":
+        return _one_after_another(layer.inside, inputs)
+    return output_specs(layer.class_name, layer.config, inputs, with_scores=layer.with_scores, call=call)
 
 
 def _certain(shape: Shape | None, dtype: str | None) -> Spec:
@@ -105,6 +107,12 @@ def _of_model(model: RawModel, inputs: Sequence[Spec]) -> list[Spec]:
     if list(inputs) != [inner.spec(place) for place in model.inputs]:
         raise Unexplained(f"{model.name} is called with other shapes")
     return [_certain(*inner.spec(place)) for _, place in model.outputs]
+
+
+def _one_after_another(layers: Iterable[RawLayer], found: list[Spec]) -> list[Spec]:
+    for layer in layers:
+        found = call_specs(layer, [Ref("", 0, place, *spec) for place, spec in enumerate(found)])
+    return found
 
 
 def _each_time(model: RawModel, given: Spec) -> Spec:

@@ -17,11 +17,15 @@ NOT_STORED = -1
 
 
 class OwnWeight(NamedTuple):
-    """A weight's name, whether training changes it, and its number in the file where that is not its place here."""
+    """A weight's name, whether training changes it, and its number in the file where that is not its place here.
+
+    `is_of_inside` says that the layer inside has made it, whose name is in its path.
+    """
 
     name: str
     changes: bool
     number: int | None = None
+    is_of_inside: bool = False
 
 
 DENSE, EMBEDDING = ("Dense", "EinsumDense"), ("Embedding", "ReversibleEmbedding")
@@ -63,6 +67,15 @@ def _mode(policy: Any) -> list[str]:
     return mode.split("/") if found else []
 
 
+def as_loaded(class_name: str, config: Config) -> Config:
+    """The settings that Keras 3.15 has of a layer that it has loaded: two classes lose how much an adapter counts.
+
+    It counts nothing then: what it has learnt is in the weight that it adapts, and its own are zeros.
+    """
+    rank = config.get("lora_rank")
+    return {**config, "lora_alpha": rank} if rank and class_name in ("Dense", "Embedding") else config
+
+
 def is_plain(config: Config) -> bool:
     """Neither quantised nor adapted."""
     return not _mode(config.get("dtype")) and not config.get("lora_rank")
@@ -76,8 +89,6 @@ def changed_weights(class_name: str, config: Config, plain: list[OwnWeight]) -> 
         return weights
     if class_name not in ADAPTED or (mode and mode[0] != "int8"):
         raise Unexplained(f"a {class_name} of {mode[0] if mode else 'no mode'} with lora_rank")
-    if config.get("lora_alpha", config["lora_rank"]) != config["lora_rank"]:
-        raise Unexplained("adapters whose alpha Keras 3.15 does not read")
     kernel = ADAPTED[class_name]
     adapters = [OwnWeight(f"lora_{kernel}_{end}", True, NOT_STORED) for end in "ab"]
     numbered = [_numbered(weight, place) for place, weight in enumerate(weights)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from exporter.readers import Unexplained
 from exporter.readers.keras_encodings import ENCODINGS, encoding_spec
-from exporter.readers.keras_shapes import SHAPES, Called, Spec, output_dtype, output_spec
+from exporter.readers.keras_shapes import PASSING, SHAPES, Called, Spec, output_dtype, output_spec
 from exporter.records import Shape
 
 Config = Mapping[str, Any]
@@ -20,8 +20,10 @@ Step = tuple[Shape, list[Shape]]
 STATES = {"GRU": 1, "LSTM": 2, "SimpleRNN": 1}
 RECURRENT = (*STATES, "RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "Bidirectional")
 ATTENTION = ("AdditiveAttention", "Attention", "GroupQueryAttention", "GroupedQueryAttention", "MultiHeadAttention")
-WRAPPERS = ("TimeDistributed",)
-# Where the settings of an attention layer have the shapes that it was built with.
+WRAPPERS = ("SpectralNormalization", "TimeDistributed")
+CELLS = (*(f"{name}Cell" for name in STATES), "StackedRNNCells")
+# Where the settings of an attention layer have the arguments for which each call gives its tensors, in their order.
+ROLES, ROLE_NAMES = "roles", ("query", "value", "key", "query_mask", "value_mask", "key_mask", "attention_mask")
 BUILT = "shapes_dict"
 BUILT_WITH_SHAPES = ("GroupQueryAttention", "GroupedQueryAttention", "MultiHeadAttention")
 
@@ -33,19 +35,25 @@ def output_count(class_name: str, config: Config, *, with_scores: bool) -> int:
     if class_name == "Bidirectional":
         inner = output_count(*_inner(config, "layer"), with_scores=False)
         return (2 if config.get("merge_mode") is None else 1) + 2 * (inner - 1)
+    if class_name in CELLS:
+        return 1 + len(_states(class_name, config))
     if class_name in RECURRENT and config.get("return_state"):
         return 1 + (2 if class_name.startswith("Conv") else len(_states(class_name, config)))
     return 1
 
 
-def output_specs(class_name: str, config: Config, inputs: Sequence[Spec], *, with_scores: bool) -> list[Spec]:
+def output_specs(
+    class_name: str, config: Config, inputs: Sequence[Spec], *, with_scores: bool, call: int = 0
+) -> list[Spec]:
     """All outputs of a call. Raises Unexplained."""
     if class_name in ATTENTION:
-        shapes = _attended(class_name, config, inputs)[: 2 if with_scores else 1]
-    elif class_name in (*RECURRENT, *WRAPPERS):
+        shapes = _attended(class_name, config, inputs, call)[: 2 if with_scores else 1]
+    elif class_name in (*RECURRENT, *WRAPPERS, *CELLS):
         shapes = _shapes(class_name, config, inputs[0][0])
     elif class_name in ENCODINGS:
         return [encoding_spec(class_name, config, inputs)]
+    elif class_name in PASSING:
+        return [(shape, output_dtype(class_name, config, dtype)) for shape, dtype in inputs]
     else:
         return [output_spec(class_name, config, inputs)]
     dtype = output_dtype(class_name, config, inputs[0][1])
@@ -59,6 +67,10 @@ def _shapes(class_name: str, config: Config, given: Shape) -> list[Shape]:
         inner, settings = _inner(config, "layer")
         first, *rest = _one(inner, settings, (given[0], *given[2:]))
         return [(first, given[1], *rest)]
+    if class_name == "SpectralNormalization":
+        return [_one(*_inner(config, "layer"), given)]
+    if class_name in CELLS:
+        return [(given[0], size) for size in (_units(class_name, config), *_states(class_name, config))]
     if class_name not in RECURRENT:
         return [_one(class_name, config, given)]
     step, states = _convolved(config, given) if class_name.startswith("Conv") else _recurrent(class_name, config)
@@ -119,16 +131,15 @@ def _inner(config: Config, setting: str) -> tuple[str, Config]:
     return str(config[setting]["class_name"]), config[setting]["config"]
 
 
-def _attended(class_name: str, config: Config, inputs: Sequence[Spec]) -> list[Shape]:
+def _attended(class_name: str, config: Config, inputs: Sequence[Spec], call: int) -> list[Shape]:
     """The output of an attention layer, then its scores."""
     if class_name in ("AdditiveAttention", "Attention"):
         query, value, key = inputs[0][0], inputs[1][0], inputs[min(2, len(inputs) - 1)][0]
         return [(*query[:-1], value[-1]), (*query[:-1], key[-2])]
-    # The arguments may have been given by name, in any order; the shapes that it was built with say which is which.
-    built: Mapping[str, Shape] = config[BUILT]
-    query, key = built["query_shape"], built.get("key_shape", built["value_shape"])
+    given = {name: shape for name, (shape, _) in zip(config[ROLES][call], inputs, strict=True)}
+    query, key = given["query"], given.get("key", given["value"])
     if class_name != "MultiHeadAttention":
         return [query, (query[0], int(config["num_query_heads"]), query[1], key[1])]
-    given = config.get("output_shape") or [query[-1]]
-    last = [given] if isinstance(given, int) else given
+    sizes = config.get("output_shape") or [query[-1]]
+    last = [sizes] if isinstance(sizes, int) else sizes
     return [(*query[:-1], *last), (query[0], int(config["num_heads"]), query[1], query[1])]

@@ -66,7 +66,7 @@ class Called:
         return [None if size is None else each(size, *values) for size, *values in rows]
 
 
-def _windows(call: Called, window: str, dilation: str = "") -> list[Size]:
+def windows(call: Called, window: str, dilation: str = "") -> list[Size]:
     """What a sliding window leaves of the spatial axes."""
     same = call.config["padding"] in ("same", "causal")
 
@@ -77,28 +77,35 @@ def _windows(call: Called, window: str, dilation: str = "") -> list[Size]:
 
 
 def _convolution(call: Called) -> Shape:
-    return call.resized(_windows(call, "kernel_size", "dilation_rate"), int(call.config["filters"]))
+    return call.resized(windows(call, "kernel_size", "dilation_rate"), int(call.config["filters"]))
 
 
 def _depthwise(call: Called) -> Shape:
     channels = call.first[1 if call.channels_first else -1]
     multiplier = int(call.config["depth_multiplier"])
-    return call.resized(_windows(call, "kernel_size", "dilation_rate"), channels and channels * multiplier)
+    return call.resized(windows(call, "kernel_size", "dilation_rate"), channels and channels * multiplier)
 
 
 def _transposed(call: Called) -> Shape:
-    if call.config.get("output_padding") is not None or set(call.setting("dilation_rate")) != {1}:
-        raise Unexplained("a transposed convolution with output padding or dilation")
-    same = call.config["padding"] == "same"
+    same, given = call.config["padding"] == "same", call.config.get("output_padding")
+    extra = [None] * len(call.spatial) if given is None else call.setting("output_padding")
+    rows = zip(call.spatial, *map(call.setting, ("kernel_size", "strides", "dilation_rate")), extra, strict=True)
+    sizes = [_size_before(call.first[axis], *settings, same=same) for axis, *settings in rows]
+    return call.resized(sizes, int(call.config["filters"]))
 
-    def size(size: int, width: int, stride: int) -> int:
-        return size * stride if same else size * stride + max(width - stride, 0)
 
-    return call.resized(call.sizes(size, "kernel_size", "strides"), int(call.config["filters"]))
+def _size_before(size: Size, width: int, stride: int, spread: int, extra: Size, *, same: bool) -> Size:
+    """Keras's `_get_output_shape_given_tf_padding`."""
+    reach = (width - 1) * spread + 1
+    if size is None:
+        return None
+    if same:
+        return size * stride if extra is None else (size - 1) * stride + reach % 2 + extra
+    return (size - 1) * stride + reach + (max(reach, stride) - reach if extra is None else extra)
 
 
 def _pooling(call: Called) -> Shape:
-    return call.resized(_windows(call, "pool_size"))
+    return call.resized(windows(call, "pool_size"))
 
 
 def _global_pooling(call: Called) -> Shape:
@@ -123,6 +130,8 @@ def _upsampled(call: Called) -> Shape:
 
 
 def _resized(call: Called) -> Shape:
+    if len(call.inputs) > 1:
+        raise Unexplained("images that are resized with their labels")
     return call.resized([int(call.config["height"]), int(call.config["width"])])
 
 
@@ -164,11 +173,15 @@ def _broadcast(one: Shape, other: Shape) -> Shape:
 
 
 def _einsum(call: Called) -> Shape:
-    """What the layer's settings say, without the sizes that the input might add."""
-    sizes = call.config["output_shape"]
-    if "..." in str(call.config["equation"]):
-        raise Unexplained("an equation with an ellipsis")
-    return (call.first[0], *(sizes if isinstance(sizes, list) else [sizes]))
+    """What the layer's settings say, without the sizes that the input might add, and what an ellipsis stands for.
+
+    Keras has the axes of one on the left in reverse (`_analyze_split_string` inserts each before the last).
+    """
+    sizes, letters = call.config["output_shape"], str(call.config["equation"]).partition(",")[0]
+    elided = len(call.first) - len(letters.replace("...", ""))
+    before = call.first[1:elided][::-1] if letters.startswith("...") else ()
+    behind = call.first[len(call.first) - elided :] if letters.endswith("...") else ()
+    return (call.first[0], *before, *(sizes if isinstance(sizes, list) else [sizes]), *behind)
 
 
 def _adaptive(call: Called) -> Shape:
@@ -190,15 +203,22 @@ def _concatenated(call: Called) -> Shape:
 DIMENSIONS = ("1D", "2D", "3D")
 _SAME = """
     Activation ActivityRegularization AlphaDropout BatchNormalization Dropout ELU GaussianDropout GaussianNoise
-    GroupNormalization Identity LayerNormalization LeakyReLU Masking PReLU RMSNormalization ReLU Rescaling
+    GroupNormalization LayerNormalization LeakyReLU Masking PReLU RMSNormalization ReLU Rescaling
     Softmax SpatialDropout1D SpatialDropout2D SpatialDropout3D UnitNormalization
-    AutoContrast ContrastLimitedAdaptiveHistogramEqualization Equalization Normalization RandomBrightness
-    RandomColorDegeneration RandomContrast RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur
-    RandomGrayscale RandomHue RandomInvert RandomPerspective RandomPosterization RandomRotation RandomSaturation
-    RandomSharpness RandomShear RandomTranslation RandomZoom Solarization Pipeline
+    Equalization Normalization RandomGrayscale
 """
+# Those that may be given a structure of tensors, and give one of the same shapes.
+_PASSING = """
+    AugMix AutoContrast ContrastLimitedAdaptiveHistogramEqualization CutMix MixUp RandAugment RandomBrightness
+    RandomColorDegeneration RandomColorJitter RandomContrast RandomElasticTransform RandomErasing RandomFlip
+    RandomGaussianBlur RandomHue RandomInvert RandomPerspective RandomPosterization RandomRotation RandomSaturation
+    RandomSharpness RandomShear RandomTranslation RandomZoom Solarization Identity
+"""
+PASSING = frozenset(_PASSING.split())
+# Those that give numbers of the kind that they are given; others give what they compute in.
+KEEPING = ("Equalization", "Flatten", "Identity", "Permute", "RandomGrayscale", "Reshape")
 SHAPES: dict[str, Callable[[Called], Shape]] = {
-    **dict.fromkeys(_SAME.split(), lambda call: call.first),
+    **dict.fromkeys((*_SAME.split(), *PASSING), lambda call: call.first),
     **dict.fromkeys(("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"), _merged),
     **{f"Conv{size}": _convolution for size in DIMENSIONS},
     **{f"Conv{size}Transpose": _transposed for size in DIMENSIONS},
@@ -236,9 +256,9 @@ def output_spec(class_name: str, config: Mapping[str, Any], inputs: Sequence[Spe
 
 
 def output_dtype(class_name: str, config: Mapping[str, Any], given: str) -> str:
-    """What the layer computes in: Keras casts floating inputs to that, and gives it out. Raises Unexplained."""
+    """What the layer computes in: Keras casts floating inputs to that, and gives it out."""
     # Before 2.1 Keras did not write it.
     name = policy_name(config.get("dtype", "float32"))
-    if "float" not in given and class_name != "Embedding":
-        raise Unexplained(f"the dtype of what {class_name} gives")
+    if class_name in KEEPING and "float" not in given:
+        return given
     return name.removeprefix("mixed_")

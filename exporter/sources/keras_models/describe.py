@@ -240,14 +240,24 @@ def _outputs(model: keras.Model) -> tuple[TensorSpec, ...]:
     graph = graph_of(model)
     if not graph:
         return ()
-    struct = graph._outputs_struct
-    keys = {id(tensor): key for key, tensor in struct.items()} if isinstance(struct, dict) else {}
     names = Names(spec.name for spec in _inputs(model))
-    wanted = [str(keys.get(id(x), layer)) for x, layer in zip(graph.outputs, graph.output_names, strict=True)]
+    keys = _output_keys(graph._outputs_struct)
+    wanted = [key or layer for key, layer in zip(keys, graph.output_names, strict=True)]
     return tuple(
         TensorSpec(names.unique(name), tuple(tensor.shape), tensor.dtype)
         for name, tensor in zip(wanted, graph.outputs, strict=True)
     )
+
+
+def _output_keys(struct: Any) -> list[str]:
+    """For each output in flat order its key in the dictionary of outputs, if it is one; one tensor may have several."""
+    if not isinstance(struct, dict):
+        return [""] * len(keras.tree.flatten(struct))
+    named = struct.copy()
+    for key, value in struct.items():
+        inside = keras.tree.map_structure(lambda _: "", value)
+        named[key] = str(key) if inside == "" else inside
+    return [str(key) for key in keras.tree.flatten(named)]
 
 
 def _config(item: Any) -> str:
