@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import http.client
 import http.server
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from exporter.storage import exports, objects
 
 SECRET = "test-secret-access-key"
 BUCKET = "zoo"
@@ -89,13 +92,25 @@ def s3_server() -> Iterator[S3]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
+            _forget(server.server_port)
+            objects._filesystem.cache_clear()
+            exports._recent.clear()
             patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
             s3.client = boto3.client("s3")
             s3.client.create_bucket(Bucket=BUCKET)
+            s3.asked.clear()
             yield s3
         finally:
+            objects._filesystem.cache_clear()
             server.shutdown()
             thread.join()
+
+
+def _forget(port: int) -> None:
+    """What an earlier server of this process was given: moto has one memory for all."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        connection.request("POST", "/moto-api/reset")
+        assert connection.getresponse().status == 200
 
 
 def _asked(s3: S3, inner: Any, environ: dict[str, Any], answer: Any) -> Iterable[bytes]:

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from exporting import export_here
+from stores import s3_server
 
 from exporter import open_catalogue
 from exporter.errors import ExportError, SourceError, UnsupportedError, UsageError
@@ -459,26 +460,11 @@ def test_an_export_on_a_web_server(address: str, exports: Path) -> None:
 
 
 @pytest.fixture
-def bucket(exports: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(exports: Path) -> Iterator[str]:
     """The exports in a bucket of a server that speaks S3, on this machine."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="zoo")
-    for path in sorted(exports.rglob("*")):
-        if path.is_file():
-            client.upload_file(str(path), "zoo", f"runs/{path.relative_to(exports)}")
-    yield "s3://zoo/runs"
-    server.stop()
+    with s3_server() as s3:
+        s3.put_folder(exports, "runs")
+        yield s3.address
 
 
 @pytest.mark.slow
