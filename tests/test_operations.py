@@ -224,3 +224,21 @@ def test_branches_by_number_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UnsupportedError, match="Case"):
         compared(function, np.array(1, "int32"), normal(3), folder=tmp_path)
+
+
+def test_round_trips_through_eight_bits(tmp_path: Path) -> None:
+    def function(x: Any) -> Any:
+        trip = tf.quantization.quantize_and_dequantize_v2
+        whole = trip(x, -1.0, 2.0, range_given=True), trip(x, 0.0, 2.0, signed_input=False, range_given=True)
+        return *whole, trip(x, -2.0, 1.0, narrow_range=True, range_given=True)
+
+    compared(function, normal(3, 4) * 3, folder=tmp_path)
+
+
+@pytest.mark.parametrize(("option", "why"), [({"num_bits": 4}, "4 bits"), ({"round_mode": "HALF_UP"}, "halves up")])
+def test_round_trips_that_onnx_has_not(tmp_path: Path, option: dict[str, Any], why: str) -> None:
+    def function(x: Any) -> Any:
+        return tf.quantization.quantize_and_dequantize_v2(x, -1.0, 2.0, range_given=True, **option)
+
+    with pytest.raises(UnsupportedError, match=why):
+        compared(function, normal(3, 4), folder=tmp_path)

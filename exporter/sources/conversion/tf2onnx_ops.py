@@ -20,6 +20,7 @@ from tf2onnx.onnx_opset import controlflow
 from exporter.sources.conversion import tf2onnx_convolutions as tf2onnx_convolutions
 from exporter.sources.conversion import tf2onnx_einsum as tf2onnx_einsum
 from exporter.sources.conversion import tf2onnx_indexing as tf2onnx_indexing
+from exporter.sources.conversion import tf2onnx_quantising
 from exporter.sources.conversion import tf2onnx_resizing as tf2onnx_resizing
 from exporter.sources.conversion import tf2onnx_segments as tf2onnx_segments
 from exporter.sources.conversion.tf2onnx_arithmetic import constant, replace, step
@@ -119,5 +120,5 @@ REWRITERS: list[Callable[[Graph, list[Node]], list[Node]]] = [rewrite_sign_bit, 
 @contextmanager
 def corrected() -> Iterator[None]:
     """Without the faults of tf2onnx's own rewriters until the block ends."""
-    with tf2onnx_convolutions.installed(), tf2onnx_indexing.installed():
+    with tf2onnx_convolutions.installed(), tf2onnx_indexing.installed(), tf2onnx_quantising.installed():
         yield
