@@ -464,6 +464,16 @@ def test_a_signal_ends_a_single_model_at_once(workplace: Path) -> None:
     assert b"interrupted: vgg19 is not finished" in err
 
 
+def test_a_reader_that_has_seen_enough_is_no_defect() -> None:
+    """As `export-model query --example | true`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "exporter", "query", "--example"]
+    run = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (128 + signal.SIGPIPE, b"")
+
+
 def test_a_terminal_shows_the_stage_that_runs(workplace: Path) -> None:
     master, terminal = pty.openpty()
     process = start(workplace, "resnet101", stderr=terminal)
