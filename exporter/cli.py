@@ -93,6 +93,11 @@ class DefaultToExport(click.Group):
             words = ["export", *words]
         if words[0] == "export" and any(map(_is_of_a_batch, words)):
             words[0] = "batch"
+            if "--view" in words:
+                why = f"{next(filter(_is_of_a_batch, words))} makes it one"
+                raise UsageError(
+                    "--view is not for a batch", why=why, hint="export-model view FOLDER, when it has ended"
+                )
         return super().parse_args(ctx, words)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -163,6 +163,7 @@ TABLE: list[tuple[str, int, list[str], list[str]]] = [
     ("help", 0, ["Usage: export-model SOURCE..."], []),
     ("help view", 0, ["Usage: export-model view"], []),
     ("resnet101 -j1 --dry-run", 0, ["1 to do"], []),
+    ("resnet101 vgg16 -j2 --view", 2, [], ["--view is not for a batch: -j2 makes it one", "export-model view FOLDER"]),
     ("resnet101 --jobs 1 --no-report", 0, ["resnet101", "1 done"], []),
     ("view nowhere", 4, [], ["error: nowhere"]),
     ("resnet101 --view --to parquet", 2, [], ["--view shows the ONNX file"]),
