@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,21 @@ class DefaultToExport(click.Group):
             words = ["export", *words]
         if words[0] == "export" and any(map(_is_of_a_batch, words)):
             words[0] = "batch"
+            if "--view" in words:
+                why = f"{next(filter(_is_of_a_batch, words))} makes it one"
+                raise UsageError(
+                    "--view is not for a batch", why=why, hint="export-model view FOLDER, when it has ended"
+                )
         return super().parse_args(ctx, words)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Who reads the output may have seen enough (`| head`): the status is that of a program that SIGPIPE ends."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # What is left in the buffer would be tried again at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
 
     def _refuse_misspelled(self, word: str) -> None:
         """No model is called nearly as a command is. Raises UsageError."""

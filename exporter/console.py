@@ -103,8 +103,8 @@ class Display:
         self.name = ""
         self.pace = Pace()
 
-    def begin(self, name: str, number: int, count: int) -> None:
-        """Model `number` of `count` starts."""
+    def begin(self, name: str) -> None:
+        """A model starts."""
         self.name = name
 
     def end(self) -> None:
@@ -129,9 +129,9 @@ class PlainDisplay(Display):
         super().__init__(verbose=verbose, debug=debug)
         self._progress_shown = time.monotonic()
 
-    def begin(self, name: str, number: int, count: int) -> None:
-        super().begin(name, number, count)
-        self.line(f"started ({number} of {count})" if count > 1 else "started")
+    def begin(self, name: str) -> None:
+        super().begin(name)
+        self.line("started")
 
     def take(self, event: wire.Event) -> None:
         super().take(event)
@@ -169,8 +169,8 @@ class TerminalDisplay(Display):
         columns = (SpinnerColumn(), text[0], text[1], BarColumn(20), text[2], TimeElapsedColumn(), text[3])
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
 
-    def begin(self, name: str, number: int, count: int) -> None:
-        super().begin(f"{name} ({number} of {count})" if count > 1 else name, number, count)
+    def begin(self, name: str) -> None:
+        super().begin(name)
         self._begin_stage("start")
         self._progress.start()
 

@@ -41,7 +41,7 @@ def export_aside(run: Run, display: console.Display, options: plan.ExportOptions
     (job,) = plan.plan([source], replace(options, output=str(place)))
     if isinstance(job, plan.Refusal):
         raise job.error
-    display.begin(job.name, 1, 1)
+    display.begin(job.name)
     try:
         outcome = run(job, watch=display.take)
     finally:
@@ -85,7 +85,7 @@ class Session:
         try:
             if not self.force and self._is_done(entry):
                 return plan.skipped(entry)
-            display.begin(entry.name, 1, 1)
+            display.begin(entry.name)
             try:
                 return self.run(replace(entry, is_alone=True), watch=display.take)
             finally:

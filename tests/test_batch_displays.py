@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -18,11 +19,13 @@ from rich.console import Console
 from exporter import cli, wire
 from exporter.batch.tasks import BatchResult, Result, Task
 from exporter.console import Display, PlainDisplay
+from exporter.displays import batch_summary
 from exporter.displays.json_log import FIELDS
 from exporter.displays.lines import Lines, OneModel
 from exporter.displays.live_table import LiveTable
 from exporter.errors import ERRORS, UsageError
 from exporter.records import Job, Outcome, Verification, WrittenFile
+from exporter.reports.entries import BatchReport, Entry
 from exporter.reports.tally import Budget, Tally
 
 ROOT = Path(__file__).parent.parent
@@ -363,3 +366,23 @@ def test_the_documentation_lists_every_event_and_field() -> None:
         for name, cell in re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
     }
     assert listed == FIELDS
+
+
+@pytest.mark.parametrize(
+    ("columns", "left_out"), [(200, []), (60, ["weights"]), (36, ["weights", "files", "peak memory"])]
+)
+def test_the_summary_has_the_columns_that_a_terminal_has_room_for(
+    columns: int, left_out: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Entry("m", "m.onnx", None, "done", seconds=1.0, verification="none", weights="from the ONNX file")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stdout, "isatty", lambda: True)
+        batch_summary.show(BatchReport("zoo", [done], 0.0, 1.0), (), place="zoo", verbose=False)
+    _, headings, row, *_ = capsys.readouterr().out.splitlines()
+    assert [name for name in batch_summary.HEADINGS if name not in headings] == [
+        name for name in batch_summary.HEADINGS if name in left_out
+    ]
+    assert max(len(headings), len(row)) <= columns
+    batch_summary.show(BatchReport("zoo", [done], 0.0, 1.0), (), place="zoo", verbose=False)
+    assert capsys.readouterr().out.splitlines()[1].split() == " ".join(batch_summary.HEADINGS).split()

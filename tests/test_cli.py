@@ -163,6 +163,7 @@ TABLE: list[tuple[str, int, list[str], list[str]]] = [
     ("help", 0, ["Usage: export-model SOURCE..."], []),
     ("help view", 0, ["Usage: export-model view"], []),
     ("resnet101 -j1 --dry-run", 0, ["1 to do"], []),
+    ("resnet101 vgg16 -j2 --view", 2, [], ["--view is not for a batch: -j2 makes it one", "export-model view FOLDER"]),
     ("resnet101 --jobs 1 --no-report", 0, ["resnet101", "1 done"], []),
     ("view nowhere", 4, [], ["error: nowhere"]),
     ("resnet101 --view --to parquet", 2, [], ["--view shows the ONNX file"]),
@@ -462,6 +463,16 @@ def test_a_signal_ends_a_single_model_at_once(workplace: Path) -> None:
         process.terminate()
     assert process.returncode == 130
     assert b"interrupted: vgg19 is not finished" in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_defect() -> None:
+    """As `export-model query --example | true`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "exporter", "query", "--example"]
+    run = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_a_terminal_shows_the_stage_that_runs(workplace: Path) -> None:

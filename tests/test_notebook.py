@@ -334,7 +334,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_progress_in_a_notebook_is_one_line(page: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     display = cell_display.choose_display(quiet=False)
-    display.begin("net", 1, 1)
+    display.begin("net")
     for event in (
         StageEvent("weights", "start"),
         MemoryEvent(700_000_000, 700_000_000),
@@ -351,7 +351,7 @@ def test_progress_in_a_notebook_is_one_line(page: list[str], capsys: pytest.Capt
 
 
 def test_there_is_no_line_where_it_shall_be_quiet(page: list[str]) -> None:
-    cell_display.choose_display(quiet=True).begin("net", 1, 1)
+    cell_display.choose_display(quiet=True).begin("net")
     assert page == []
 
 

@@ -674,6 +674,12 @@ def test_the_copy_is_made_while_nobody_waits(copy: Path, cache: Path, monkeypatc
     assert len(told) == 1, "the second query had a copy"
 
 
+def test_a_misspelled_table_is_told_by_the_tables_there_are(copy: Path) -> None:
+    with pytest.raises(UsageError, match="layrs: is no table") as raised, run([str(copy)], "SELECT * FROM layrs"):
+        pass
+    assert raised.value.hint.startswith("layers; the tables are models, ")
+
+
 def test_one_copy_is_made_at_a_time(copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = places.find([str(copy)], ["models"]).local["models"]
     with compaction.only_maker("models", files) as is_free:

@@ -65,7 +65,7 @@ def command(run: Run, source: str, onnx_file: str, *, quiet: bool, debug: bool, 
     display = console.choose_display(quiet=quiet, verbose=False, debug=debug)
     with tempfile.TemporaryDirectory(prefix="export-model-check-", ignore_cleanup_errors=True) as place:
         job = _job(source, plan.ExportOptions(formats=("dot",), output=place, **flags))
-        display.begin(job.name, 1, 1)
+        display.begin(job.name)
         try:
             outcome = run(replace(job, formats=(), against=os.path.abspath(onnx_file)), watch=display.take)
         finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 
 from exporter.console import say
@@ -22,6 +24,8 @@ from exporter.reports.totals import memory_text
 from exporter.summary import RANDOM, say_columns
 
 HEADINGS = ("model", "status", "weights", "time", "peak memory", "verification", "files")
+# What narrow terminals do without.
+LEAST_FIRST = ("weights", "files", "peak memory", "time")
 # More than a screen or two is what the report is for.
 MOST_ROWS = 50
 
@@ -34,7 +38,7 @@ def show(report: BatchReport, written: Sequence[str], *, place: str, verbose: bo
     good = report.of(DONE, SKIPPED)
     if good and (verbose or len(good) <= MOST_ROWS):
         say("", err=False)
-        say_columns([HEADINGS, *map(_row, good)], indent="")
+        say_columns(_fitted([HEADINGS, *map(_row, good)]), indent="")
     if random := sum(entry.is_random for entry in report.entries):
         which = "a model has" if random == 1 else f"{random:,} models have"
         say(f"{which} {RANDOM}: the structure is right, nothing is trained", err=False, fg="yellow", bold=True)
@@ -46,6 +50,17 @@ def show(report: BatchReport, written: Sequence[str], *, place: str, verbose: bo
         say(f"exports: {place}", err=False)
     memory = f", memory {memory_text(report)}" if report.memory_bytes else ""
     say(f"{totals_text(report.counts())} in {duration(report.seconds)}{memory}", err=False, bold=True)
+
+
+def _fitted(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Without what matters least, as long as lines are longer than the terminal; files and pipes get all columns."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    for heading in LEAST_FIRST:
+        if sum(max(map(len, column)) + 2 for column in columns) - 2 <= width:
+            break
+        columns = [column for column in columns if column[0] != heading]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _show_failures(entries: Sequence[Entry]) -> None:

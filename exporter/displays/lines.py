@@ -101,7 +101,7 @@ class OneModel(Listener):
         self._lines.begin(tasks, refused)
 
     def started(self, task: Task, attempt: int) -> None:
-        self.display.begin(task.job.name, 1, 1)
+        self.display.begin(task.job.name)
         self._is_open = True
 
     def event(self, task: Task, event: wire.Event) -> None:

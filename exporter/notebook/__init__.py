@@ -106,7 +106,7 @@ def _outcome(handed: Handed, run: Run, *, force: bool, quiet: bool) -> Outcome:
     if not force and plan.is_done(job):
         return plan.skipped(job)
     display = choose_display(quiet=quiet)
-    display.begin(job.name, 1, 1)
+    display.begin(job.name)
     try:
         outcome = run(replace(job, is_alone=True), watch=display.take)
     finally:

@@ -38,8 +38,8 @@ class CellDisplay(console.Display):
         self._shown_at = 0.0
         self._stage, self._memory = "", ""
 
-    def begin(self, name: str, number: int, count: int) -> None:
-        super().begin(name, number, count)
+    def begin(self, name: str) -> None:
+        super().begin(name)
         self._show("starting", at_once=True)
 
     def end(self) -> None:

@@ -7,6 +7,7 @@ or install anything, and queries may run in several threads.
 
 from __future__ import annotations
 
+import difflib
 import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ Tell = Callable[[str], None]
 REFLECTIVE = re.compile(r"\b(show|describe|information_schema|duckdb_\w+|pragma_\w+|pg_\w+|query\w*)\b", re.IGNORECASE)
 # How DuckDB names the file in its complaints about a broken one.
 FILE_IN_MESSAGE = re.compile(r"""(?:file|read)\s+["']([^"']+\.parquet)["']""", re.IGNORECASE)
+UNKNOWN_TABLE = re.compile(r"Table with name (\S+) does not exist")
 SQL_TYPES = {
     pa.string(): "VARCHAR",
     pa.int64(): "BIGINT",
@@ -151,7 +153,18 @@ def _translated(error: duckdb.Error, sql: str, places: Sequence[str]) -> ExportE
     if type(error) is duckdb.Error:  # Of no kind: from the decoders of Parquet's pages, which do not know the file.
         hint = "a file there is damaged; ask one folder after the other, and export that model again with --force"
         return SourceError("cannot be read", where=", ".join(places), why=sentence, hint=hint)
+    if unknown := UNKNOWN_TABLE.search(sentence):
+        return _unknown_table(unknown[1])
     return UsageError("the query failed", why=sentence, hint=_hint(sql))
+
+
+def _unknown_table(name: str) -> UsageError:
+    """DuckDB itself would propose one of its own tables."""
+    near = difflib.get_close_matches(name.lower(), TABLES, n=1)
+    hint = f"the tables are {', '.join(TABLES)}"
+    return UsageError(
+        "is no table", where=name, why="a catalogue has none of that name", hint=f"{near[0]}; {hint}" if near else hint
+    )
 
 
 def _hint(sql: str) -> str:
