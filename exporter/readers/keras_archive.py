@@ -18,7 +18,8 @@ from exporter.readers.keras_config import is_model_of_its_own, read_config
 from exporter.readers.keras_graph import Place, Stored, describe
 from exporter.readers.keras_model import RawModel
 from exporter.readers.keras_outputs import ODD
-from exporter.readers.keras_quantised import NOT_STORED, OwnWeight, adapter_shape
+from exporter.readers.keras_quantised import NOT_STORED, OwnWeight, adapter_shape, is_incomplete
+from exporter.readers.keras_shared import all_layers
 from exporter.readers.keras_unloadable import with_refusals
 from exporter.readers.keras_weights import labels_in, ordered, tensors_in
 from exporter.readers.weight_tree import described
@@ -27,6 +28,10 @@ from exporter.sources.h5_values import Extent, dtype_of, lazy_dataset
 from exporter.sources.keras_models import archive_members
 from exporter.sources.keras_models.archive_members import WEIGHTS
 
+INCOMPLETE_NOTE = (
+    "layers that are quantised by GPTQ or AWQ are described without their zero points: Keras 3.15 does not write them, "
+    "and cannot load such a file again"
+)
 # What HDF5 says of a path whose beginning is missing.
 MISSING = "component not found"
 
@@ -69,7 +74,8 @@ def _read(job: Job, spool_path: str, *, lenient: bool) -> DescribedModel:
         raise Unexplained(f"its config: {error}") from error
     except DAMAGE as error:
         raise damaged(job.source, error) from error
-    return DescribedModel(graph, text, values, checks=kept)
+    notes = (INCOMPLETE_NOTE,) if any(is_incomplete(layer.config) for layer in all_layers(model)) else ()
+    return DescribedModel(graph, text, values, notes, checks=kept)
 
 
 def _model(archive: zipfile.ZipFile, job: Job, *, lenient: bool) -> RawModel | None:

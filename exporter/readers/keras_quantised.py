@@ -30,12 +30,15 @@ class OwnWeight(NamedTuple):
 
 DENSE, EMBEDDING = ("Dense", "EinsumDense"), ("Embedding", "ReversibleEmbedding")
 ADAPTED = {**dict.fromkeys((*DENSE, "Conv1D", "Conv2D", "Conv3D"), "kernel"), "Embedding": "embeddings"}
-# In the order of a file; the second is there where the layer has a bias. What Keras 3.15 saves of GPTQ and AWQ it
-# cannot load, because the zeros are left out.
+# In the order of a file; the bias is there where the layer has one.
 STORED_KERNEL = {
     "int8": ("kernel", "bias", "kernel_scale"),
     "int4": ("kernel", "bias", "kernel_scale", "kernel_zero", "g_idx"),
+    "gptq": ("bias", "kernel", "kernel_scale", "g_idx"),
+    "awq": ("bias", "kernel", "kernel_scale", "awq_scales", "g_idx"),
 }
+# Of these Keras 3.15 leaves the zero points out of the file, and cannot load it then.
+INCOMPLETE = ("gptq", "awq")
 STORED_EMBEDDINGS = {
     "int8": ("embeddings", "embeddings_scale"),
     "int4": ("embeddings", "embeddings_scale", "embeddings_zero", "g_idx"),
@@ -65,6 +68,10 @@ def _mode(policy: Any) -> list[str]:
         return str(policy["config"]["mode"]).split("/") if policy.get("class_name") in POLICIES else []
     mode, found, _ = str(policy).partition("_from_")
     return mode.split("/") if found else []
+
+
+def is_incomplete(config: Config) -> bool:
+    return _mode(config.get("dtype"))[:1] in ([mode] for mode in INCOMPLETE)
 
 
 def as_loaded(class_name: str, config: Config) -> Config:
