@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,13 @@ from exporter.errors import ExportError, InternalError, ResourceError, SourceErr
 from exporter.files import Export, describe, write_lines
 from exporter.formats import COSTS, FORMATS, HOLLOW, STATISTICS, needed
 from exporter.formats.pictures.drawings import check_names
+from exporter.heartbeat import heartbeat
 from exporter.readers import LENIENT, READERS, Unexplained, unloaded_note
 from exporter.readers.described import DescribedModel
 from exporter.receipts import manifest, public_name, versions
 from exporter.records import Job, Material, Outcome, TensorSpec, Verification, WrittenFile
 from exporter.reporting import Reporter
-from exporter.sources.detection.kinds import ONNX_FILE, WITHOUT_ONNX
+from exporter.sources.detection.kinds import HDF5, ONNX_FILE, WITHOUT_ONNX
 from exporter.sources.digest import source_digest
 from exporter.startup import collect_rarely, hidden, lean_imports
 from exporter.structure import hollow_copy
@@ -125,10 +126,14 @@ class Work:
             from exporter.verification import children, roles
 
             self.understudies = {role: Understudy(roles.main) for role in children.UNDERSTUDIED}
-        with self.reporter.stage("build"):
+        with self.reporter.stage("build"), self._patience():
             opened = open_model(self.job, str(self.export.staging))
         self.reporter.note(*opened.notes)
         return opened
+
+    def _patience(self) -> AbstractContextManager[None]:
+        """What is read by libhdf5, which may not come back, and by nothing that is slow for good reasons."""
+        return heartbeat() if self.job.kind in HDF5 else nullcontext()
 
     def _open_or_read(self) -> Opened | DescribedModel:
         """What the framework makes of the source, or what its file says where it can make nothing of it."""
@@ -150,7 +155,7 @@ class Work:
             return None
         if unloaded and self.job.kind not in LENIENT:
             return None
-        with self.reporter.stage("read"), suppress(Unexplained):
+        with self.reporter.stage("read"), self._patience(), suppress(Unexplained):
             read: Callable[..., DescribedModel] = importlib.import_module(READERS[self.job.kind]).read
             self.import_rss_bytes = memory.peak_rss_bytes()
             lenient = {"lenient": True} if unloaded else {}

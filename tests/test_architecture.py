@@ -49,7 +49,7 @@ FLOORS: list[dict[str, list[str]]] = [
     {
         "files": ["files", "private_folder"],
         "memory": ["memory"],
-        "startup": ["startup"],
+        "startup": ["startup", "heartbeat"],
         "lazy": ["lazy", "structure"],
         "wire": ["wire"],
         "schema": ["schema"],

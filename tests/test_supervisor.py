@@ -183,6 +183,11 @@ def test_an_end_without_a_result_is_a_defect(job: Job, worker: Callable[[str], S
     [
         ("SIGKILL", "TransientError", "was killed by SIGKILL: probably out of memory; its peak was"),
         ("SIGSEGV", "InternalError", "was ended by SIGSEGV during stage weights"),
+        (
+            "SIGVTALRM",
+            "SourceError",
+            "cannot be read: the HDF5 library finds no end in it, after 20 s in stage weights",
+        ),
         ("SIGTERM", "TransientError", "was stopped: by SIGTERM from outside, during stage weights"),
     ],
 )

@@ -14,6 +14,9 @@ TFLITE_FILE = "tflite"
 TFJS_LAYERS, TFJS_GRAPH = "tfjs_layers", "tfjs_graph"
 KERAS_WEIGHTS, SAFETENSORS = "keras_weights", "safetensors"
 
+# Kinds with weights in HDF5, or in whose place somebody may name a file of such.
+HDF5 = (KERAS_H5, KERAS_ARCHIVE, KERAS_FOLDER, KERAS_WEIGHTS, ARCHITECTURE, APPLICATION, LIVE_MODEL)
+
 # Of a source that has not been fetched yet: what it is will be seen then. No choice of `--source-kind`.
 REMOTE = "remote"
 

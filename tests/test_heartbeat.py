@@ -1,0 +1,29 @@
+"""A process whose interpreter stands still ends; one that only has much to do does not."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import time
+from exporter.heartbeat import heartbeat
+with heartbeat(0.7):
+    {}
+time.sleep(0.1)
+print("came to the end")
+"""
+# Python has nothing to say before the sum is there.
+STANDS_STILL = "sum(range(10**12))"
+WORKS = "deadline = time.process_time() + 1.5\n    while time.process_time() < deadline: pass"
+
+
+@pytest.mark.parametrize(("work", "status"), [(STANDS_STILL, -signal.SIGVTALRM), (WORKS, 0)])
+def test_only_a_call_that_does_not_come_back_is_the_end(work: str, status: int) -> None:
+    command = [sys.executable, "-c", PROGRAM.format(work)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == status, ended.stderr
+    assert ("came to the end" in ended.stdout) is (status == 0)
