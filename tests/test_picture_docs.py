@@ -13,8 +13,8 @@ from layer_graphs import residual_chain
 from test_docs import ROOT, blocks, commands
 from test_picture_options import material
 
-from exporter import cli
-from exporter.formats import pictures, svg_picture
+from exporter import cli, defaults
+from exporter.formats import svg_picture
 from exporter.formats.columns import PAGES
 from exporter.formats.pictures import drawings, opening, rendering
 from exporter.records import Job, Outcome
@@ -50,7 +50,7 @@ def test_ids_lead_from_a_layer_to_its_element(block: str, tmp_path: Path) -> Non
 
 
 def test_the_page_has_every_option_and_the_numbers_of_the_code() -> None:
-    for choices in (pictures.DIRECTIONS, pictures.THEME_NAMES, pictures.COLOURINGS):
+    for choices in (defaults.DIRECTIONS, defaults.THEME_NAMES, defaults.COLOURINGS):
         assert r"\|".join(choices) in PAGE
     numbers = {
         f"at most {drawings.READABLE} boxes",
