@@ -21,6 +21,12 @@ DIVIDENDS, DIVISORS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Those of a test do not depend on what ran before it."""
+    NUMBERS.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def normal(*shape: int) -> np.ndarray:
     return NUMBERS.standard_normal(shape).astype("float32")
 
