@@ -242,3 +242,14 @@ def test_round_trips_that_onnx_has_not(tmp_path: Path, option: dict[str, Any], w
 
     with pytest.raises(UnsupportedError, match=why):
         compared(function, normal(3, 4), folder=tmp_path)
+
+
+@pytest.mark.parametrize(("given", "dtype"), [("float32", "float16"), ("float16", "keep")])
+def test_what_is_scattered_in_half_precision(tmp_path: Path, given: str, dtype: str) -> None:
+    """ONNX Runtime has no kernel that adds it up."""
+
+    def function(indices: Any, rows: Any) -> Any:
+        return tf.scatter_nd(indices, rows, [5, 3]), tf.math.segment_mean(rows, [0, 0, 2, 2])
+
+    arrays = np.array([[1], [1], [3], [1]], "int32"), normal(4, 3).astype(given)
+    compared(function, *arrays, folder=tmp_path, dtype=dtype)
