@@ -52,6 +52,15 @@ def test_buckets_and_old_names(tmp_path: Path) -> None:
     compared(function, np.array([[-1, 0.5, 1], [2, 3, np.nan]], "float32"), folder=tmp_path)
 
 
+def test_where_numbers_would_be_sorted_in(tmp_path: Path) -> None:
+    def function(numbers: Any, values: Any) -> Any:
+        whole = tf.cast(numbers, tf.int32), tf.cast(values, tf.int32)
+        return [tf.searchsorted(*each, side=side) for each in ((numbers, values), whole) for side in ("left", "right")]
+
+    values = np.array([[0, 1, 2.5, 3, 9], [0, 1, 2, 2, 3]], "float32")
+    compared(function, np.array([[1, 2, 2, 3], [2, 2, 2, 2]], "float32"), values, folder=tmp_path)
+
+
 def test_what_is_scattered_to_one_place_adds_up(tmp_path: Path) -> None:
     indices = np.array([[1], [1], [3], [1]], "int32")
 
