@@ -16,7 +16,12 @@ from exporter.sources.graphs import graph_def
 
 
 def compared(
-    function: Callable[..., Any], *arrays: np.ndarray, folder: Path, opset: int = 18, is_open: bool = False
+    function: Callable[..., Any],
+    *arrays: np.ndarray,
+    folder: Path,
+    opset: int = 18,
+    is_open: bool = False,
+    dtype: str = "keep",
 ) -> list[str]:
     """Computes the same in both; returns the types of the ONNX nodes. `is_open` leaves all sizes of the inputs open."""
     specs = [
@@ -29,7 +34,8 @@ def compared(
     ends = SourceOptions(
         inputs=tuple(each.name for each in concrete.inputs), outputs=tuple(each.name for each in concrete.outputs)
     )
-    structure = graph_def.open_source(_job(path, opset, ends), "").structure(_job(path, opset, ends))
+    job = Job(str(path), "", "ops", "", ("onnx",), "", "", opset=opset, reading=ends, dtype=dtype)
+    structure = graph_def.open_source(job, "").structure(job)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
@@ -41,11 +47,8 @@ def compared(
     for ours, theirs in zip(found, wanted, strict=True):
         assert (ours.dtype, ours.shape) == (theirs.dtype.as_numpy_dtype, theirs.shape)
         if ours.dtype.kind == "f":
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+            is_half = dtype == "float16" or ours.dtype == np.float16
+            np.testing.assert_allclose(ours, theirs, rtol=1e-2 if is_half else 1e-4, atol=1e-2 if is_half else 1e-5)
         else:
             np.testing.assert_array_equal(ours, theirs)
     return [node.op_type for node in structure.model.graph.node]
-
-
-def _job(path: Path, opset: int, ends: SourceOptions) -> Job:
-    return Job(str(path), "", "ops", "", ("onnx",), "", "", opset=opset, reading=ends)

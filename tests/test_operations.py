@@ -58,6 +58,15 @@ def test_buckets_and_old_names(tmp_path: Path) -> None:
     compared(function, np.array([[-1, 0.5, 1], [2, 3, np.nan]], "float32"), folder=tmp_path)
 
 
+def test_where_numbers_would_be_sorted_in(tmp_path: Path) -> None:
+    def function(numbers: Any, values: Any) -> Any:
+        whole = tf.cast(numbers, tf.int32), tf.cast(values, tf.int32)
+        return [tf.searchsorted(*each, side=side) for each in ((numbers, values), whole) for side in ("left", "right")]
+
+    values = np.array([[0, 1, 2.5, 3, 9], [0, 1, 2, 2, 3]], "float32")
+    compared(function, np.array([[1, 2, 2, 3], [2, 2, 2, 2]], "float32"), values, folder=tmp_path)
+
+
 def test_what_is_scattered_to_one_place_adds_up(tmp_path: Path) -> None:
     indices = np.array([[1], [1], [3], [1]], "int32")
 
@@ -248,3 +257,14 @@ def test_round_trips_that_onnx_has_not(tmp_path: Path, option: dict[str, Any], w
 
     with pytest.raises(UnsupportedError, match=why):
         compared(function, normal(3, 4), folder=tmp_path)
+
+
+@pytest.mark.parametrize(("given", "dtype"), [("float32", "float16"), ("float16", "keep")])
+def test_what_is_scattered_in_half_precision(tmp_path: Path, given: str, dtype: str) -> None:
+    """ONNX Runtime has no kernel that adds it up."""
+
+    def function(indices: Any, rows: Any) -> Any:
+        return tf.scatter_nd(indices, rows, [5, 3]), tf.math.segment_mean(rows, [0, 0, 2, 2])
+
+    arrays = np.array([[1], [1], [3], [1]], "int32"), normal(4, 3).astype(given)
+    compared(function, *arrays, folder=tmp_path, dtype=dtype)

@@ -6,7 +6,7 @@ defines without it. A float64 graph keeps its values, and the ops without a floa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,8 +63,8 @@ def finish(
         half = {spec.name for spec in interface if spec.dtype == "float16"}
         weights = _Rounding(model, weights, losses, stays_float32).finish(half)
     else:
-        _cast_around(model, HALF, OVERFLOWING)
-        if ops := ", ".join(_cast_around(model, DOUBLE, NO_FLOAT64_KERNEL)):
+        _cast_around(model, HALF, _wants_float32)
+        if ops := ", ".join(_cast_around(model, DOUBLE, lambda node: node.op_type in NO_FLOAT64_KERNEL)):
             about = f"{ops} compute in float32: ONNX Runtime has no float64 kernels for them on the CPU"
     lazy = store(model, weights)
     return lazy, lambda: (*filter(None, [about]), *losses.notes())
@@ -147,12 +147,18 @@ def _opset(model: ModelProto) -> int:
     return next(entry.version for entry in model.opset_import if not entry.domain)
 
 
-def _cast_around(model: ModelProto, kind: int, ops: Container[str]) -> list[str]:
-    """Let these ops compute in float32 what flows in `kind`; in place. Returns those that there are."""
+def _wants_float32(node: NodeProto) -> bool:
+    """Whether ONNX Runtime has no kernel for float16: `ScatterND` has one as long as it reduces nothing."""
+    reduces = any(each.name == "reduction" and each.s != b"none" for each in node.attribute)
+    return node.op_type in OVERFLOWING or (node.op_type == "ScatterND" and reduces)
+
+
+def _cast_around(model: ModelProto, kind: int, wanted: Callable[[NodeProto], bool]) -> list[str]:
+    """Let the wanted ops compute in float32 what flows in `kind`; in place. Returns the types that there are."""
     typed = onnx.shape_inference.infer_shapes(model)
     if not any(kind in value_types(graph).values() for graph in graphs(typed.graph)):
         return []
-    casts = _Casts(kind, kind, lambda node, types: node.op_type in ops and "tensor(float)" in types, _opset(model))
+    casts = _Casts(kind, kind, lambda node, types: wanted(node) and "tensor(float)" in types, _opset(model))
     casts.insert(model.graph, typed.graph, {})
     return sorted(casts.ops)
 
@@ -206,7 +212,7 @@ class _Rounding:
 
     def _stays(self, node: NodeProto) -> bool:
         is_sound = node.op_type in SUMS_IN_FLOAT32
-        return node.op_type in OVERFLOWING or (not is_sound and self.stays_float32(node))
+        return _wants_float32(node) or (not is_sound and self.stays_float32(node))
 
     def _round_initializer(self, proto: TensorProto) -> None:
         array = self.weights.get(proto.name)

@@ -153,3 +153,21 @@ class Bucketize:
         below = step(graph, node, "Less", step(graph, node, "Unsqueeze", value, last), limits)
         counted = step(graph, node, "Cast", step(graph, node, "Not", below), to=TensorProto.INT32)
         replace(graph, node, "ReduceSum", [counted, last], keepdims=0)
+
+
+@handler.tf_op(["LowerBound", "UpperBound"])
+class Bound:
+    """How many of the sorted numbers of a row are below a value (or not above it): `tf.searchsorted`."""
+
+    @classmethod
+    def version_13(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        dtype, is_lower = graph.get_dtype(node.output[0]), node.type == "LowerBound"
+        first, last = (constant(graph, node, [axis], np.int64) for axis in (1, 2))
+        numbers = step(graph, node, "Unsqueeze", node.input[0], first)
+        values = step(graph, node, "Unsqueeze", node.input[1], last)
+        if is_lower:
+            is_before = step(graph, node, "Less", numbers, values)
+        else:
+            is_before = step(graph, node, "Not", step(graph, node, "Less", values, numbers))
+        counted = step(graph, node, "Cast", is_before, to=dtype)
+        replace(graph, node, "ReduceSum", [counted, last], keepdims=0)

@@ -41,8 +41,10 @@ def pad_by_numbers(model: ModelProto) -> None:
     """
     for graph in graphs(model.graph):
         for node in graph.node:
+            if node.op_type != "Conv":
+                continue
             found = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-            if node.op_type != "Conv" or found.get("auto_pad") != b"SAME_UPPER" or "kernel_shape" not in found:
+            if found.get("auto_pad") != b"SAME_UPPER" or "kernel_shape" not in found:
                 continue
             sizes = found["kernel_shape"]
             if max(found.get("strides", [1])) > 1:
