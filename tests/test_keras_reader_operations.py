@@ -17,8 +17,9 @@ from sampling import sampled
 from test_keras_reader import by_itself, by_keras, saved
 
 from exporter.readers import Unexplained
+from exporter.readers.keras_calls import Ref
 from exporter.readers.keras_dtypes import LARGER, OF_PYTHON, promoted
-from exporter.readers.keras_operations import OPERATIONS
+from exporter.readers.keras_operations import OPERATIONS, operation_outputs
 
 # Those that take functions, which no file can hold, and those whose number of tensors depends on more than a config.
 LEFT_TO_KERAS = {
@@ -43,6 +44,15 @@ def test_all_operations_are_known() -> None:
     operations = {name for name in classes if not name.startswith("_")} - {"Operation"}
     assert operations - OPERATIONS == LEFT_TO_KERAS
     assert operations >= OPERATIONS
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("Split", {"indices_or_sections": 10**12}), ("Unstack", {"num": 10**12}), ("Unstack", {"num": -1})],
+)
+def test_absurd_numbers_of_outputs_are_not_believed(name: str, config: dict[str, Any]) -> None:
+    with pytest.raises(Unexplained, match="tensors"):
+        operation_outputs(name, config, [(Ref("x", 0, 0, (None, 4), "float32"),)])
 
 
 def test_kinds_of_numbers_meet_as_in_keras() -> None:

@@ -216,6 +216,14 @@ def _plain_layer(name: str, class_name: str, entry: Mapping[str, Any], reading: 
         raise Unexplained(f"a {class_name} with layers inside")
     if reading.in_place and not is_plain(config):
         raise Unexplained(f"a {class_name} that is quantised or has adapters")
+    if (
+        reading.in_place
+        and class_name == "Softmax"
+        and "inbound_nodes" in entry
+        and isinstance(config.get("axis"), list)
+    ):
+        # The legacy loader of Keras 3.15 forgets several axes, and has the last one instead.
+        raise Unexplained("a Softmax along several axes")
     scores = class_name in ATTENTION and returns_scores(entry.get("inbound_nodes"))
     found = RawLayer(
         name=name,

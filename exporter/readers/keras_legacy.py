@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from exporter.readers import Unexplained
+from exporter.readers.keras_2_settings import as_in_keras_3
 from exporter.readers.keras_classes import WEIGHTS
 from exporter.readers.keras_config import raw_layers, raw_model
 from exporter.readers.keras_model import RawModel
@@ -59,14 +60,17 @@ def _entry(entry: Any) -> Any:
         return entry
     config, name = entry.get("config"), entry["class_name"]
     if name in MODELS:
-        return {**entry, "class_name": MODELS[name], "module": "keras", **_model(name, config, entry)}
+        module = str(entry.get("module") or "")
+        module = module if module.startswith("keras") else "keras"
+        return {**entry, "class_name": MODELS[name], "module": module, **_model(name, config, entry)}
     name = ALIASES.get(name, name)
     if not isinstance(config, dict) or (name in OPERATIONS and "trainable" not in config) or name not in WEIGHTS:
         # A class that is not Keras's own, or an operation, whose class a layer may share.
         return {**entry, "module": str(entry.get("module", ""))} | _calls(entry)
     if name == "InputLayer" and "batch_input_shape" in config:
         config = {**config, "batch_shape": config["batch_input_shape"]}
-    found = {**entry, "class_name": name, "module": "keras.layers", "config": _with_entries(config)} | _calls(entry)
+    config = as_in_keras_3(name, _with_entries(config))
+    found = {**entry, "class_name": name, "module": "keras.layers", "config": config} | _calls(entry)
     if name in BUILT_WITH_SHAPES and (shapes := _shapes(found)):
         found["build_config"] = {BUILT: shapes}
     return found

@@ -19,6 +19,9 @@ from exporter.readers.keras_operation_kinds import Kind
 from exporter.readers.keras_operation_shapes import ShapeOf
 from exporter.readers.keras_shapes import Spec
 
+# A file may say any number.
+MOST_OUTPUTS = 100_000
+
 
 def operation_specs(class_name: str, config: Config, arguments: Sequence[Any], inputs: Sequence[Spec]) -> list[Spec]:
     """All outputs of a call. Raises Unexplained."""
@@ -34,7 +37,14 @@ def operation_specs(class_name: str, config: Config, arguments: Sequence[Any], i
 
 
 def operation_outputs(class_name: str, config: Config, calls: Sequence[Sequence[Ref]]) -> int:
-    """How many tensors a call gives. Raises Unexplained."""
+    """How many tensors a call gives. Raises Unexplained, for more than a graph has, too."""
+    count = _output_count(class_name, config, calls)
+    if not 0 < count <= MOST_OUTPUTS:
+        raise Unexplained(f"a {class_name} into {count} tensors")
+    return count
+
+
+def _output_count(class_name: str, config: Config, calls: Sequence[Sequence[Ref]]) -> int:
     if class_name in COUNTS:
         return COUNTS[class_name]
     if class_name in SPLITS:
