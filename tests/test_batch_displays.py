@@ -315,6 +315,7 @@ def test_all_that_is_on_stderr_is_json_with_the_documented_fields(
     assert finished["fine"]["bytes"] == sum(path.stat().st_size for path in Path("outputs/fine").glob("*.parquet"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags", [["--log-format", "json"], ["--metrics-file", "a.prom"], ["--report"], ["--no-report"]]
 )

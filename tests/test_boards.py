@@ -272,6 +272,7 @@ def test_of_an_onnx_file(export: Callable[..., Path], tmp_path: Path) -> None:
     assert sum(parameters["onnx"].values()) == sum(parameters["layers"].values()) > 0
 
 
+@pytest.mark.slow
 def test_histograms_count_the_weights(export: Callable[..., Path]) -> None:
     folder = export("residual")
     model = keras.saving.load_model(folder.parent / "model.keras", compile=False)
@@ -347,6 +348,7 @@ def overlong(layers: int) -> Material:
     return material(graph, statistics={weight.name: numbers for weight in weights})
 
 
+@pytest.mark.slow
 def test_the_size_of_the_event_file_is_bounded(tmp_path: Path) -> None:
     hostile = overlong(40)
     event_file.write(hostile, tmp_path)

@@ -113,6 +113,7 @@ def test_batch_norms_are_folded_into_convolutions(name: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_folded_kernel_keeps_the_name_of_the_kernel() -> None:
     weights = checked("folded_conv2d").structure.weights
     assert weights["conv2d/kernel"].shape == (6, 4, 3, 3)

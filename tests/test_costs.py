@@ -174,6 +174,7 @@ def bert_base(length: int | None) -> keras.Model:
     return keras.Model([words, kinds], layers.Dense(768, activation="tanh")(x[:, 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [128, None])
 def test_bert_base(length: int | None) -> None:
     """22.5 GFLOPs for 128 tokens: Jiao et al. 2019 (arXiv:1909.10351, table 1)."""
@@ -376,6 +377,7 @@ def test_an_unknown_activation_leaves_the_products_known() -> None:
     assert (cost.macs, cost.flops) == (12, None)
 
 
+@pytest.mark.slow
 def test_nodes_tell_what_no_formula_knows() -> None:
     graph, nodes = with_nodes(chain((4, 4), lambda: Doubled(name="own")))
     cost = layer_costs(graph, nodes).layers["own"]
@@ -430,6 +432,7 @@ def test_what_the_job_fixes_stands_for_open_sizes() -> None:
     assert (costs.batch_size, costs.dimension, costs.macs) == (2, 10, 2 * 10 * 4 * 3)
 
 
+@pytest.mark.slow
 def test_the_tables_have_the_costs(tmp_path: Path) -> None:
     graph, nodes = with_nodes(chain((None, 4), lambda: layers.Dense(3, name="dense"), lambda: Doubled(name="own")))
     graph = replace(graph, layers=tuple(replace(row, calls=0) if row.name == "own" else row for row in graph.layers))

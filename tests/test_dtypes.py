@@ -184,6 +184,7 @@ def test_a_quantised_attention_keeps_int8() -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-2 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_float8_is_refused_with_the_layer() -> None:
     def build() -> keras.Model:
         inputs = keras.Input((4,), name="x")

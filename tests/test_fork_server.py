@@ -65,6 +65,7 @@ def test_a_copy_does_what_a_new_process_does(server: ForkServer, archive: Path, 
     assert 0 < forked.peak_rss_bytes < 300_000_000
 
 
+@pytest.mark.slow
 def test_each_worker_leads_a_group_of_its_own_and_is_reaped(server: ForkServer, archive: Path, tmp_path: Path) -> None:
     children: list[ForkedChild] = []
 

@@ -83,6 +83,7 @@ def test_layer_norm(name: str) -> None:
     assert node.match_kind == "recorded"
 
 
+@pytest.mark.slow
 def test_layer_norm_before_its_op(tmp_path: Path) -> None:
     """At opset 16 it is the formula that ONNX Runtime fuses."""
     converted = checked(of(NORMS["both"], (6,)), opset=16)
@@ -91,6 +92,7 @@ def test_layer_norm_before_its_op(tmp_path: Path) -> None:
     assert optimised_ops(converted, tmp_path) == ["LayerNormalization"]
 
 
+@pytest.mark.slow
 def test_layer_norm_between_convolution_and_dense() -> None:
     """Channels come first behind a convolution: the transposition for the dense layer is done before the norm."""
 
@@ -144,6 +146,7 @@ def test_rms_norm() -> None:
     assert "RMSNormalization" not in checked(of(lambda x: layers.RMSNormalization()(x)), opset=22).ops
 
 
+@pytest.mark.slow
 def test_no_rms_norm() -> None:
     def call(x: Any) -> Any:
         scale = ops.arange(6, dtype="float32")
@@ -238,6 +241,7 @@ def test_dense_is_one_product() -> None:
     assert checked(of(lambda x: layers.Dense(5)(x), (None, None, 6))).ops == ["MatMul", "Add"]
 
 
+@pytest.mark.slow
 def test_no_gemm_of_a_product_that_is_used_twice() -> None:
     def call(x: Any) -> Any:
         y = layers.Dense(5, use_bias=False)(x)
@@ -271,6 +275,7 @@ def test_norms_go_into_dense_layers() -> None:
     assert checked(of(call)).ops == ["MatMul", "Add"]
 
 
+@pytest.mark.slow
 def test_norms_that_do_not_go_into_dense_layers() -> None:
     def call(x: Any) -> Any:
         y = layers.Dense(7, name="head")(x)
@@ -319,6 +324,7 @@ def test_einsum_that_is_no_product(equation: str) -> None:
     assert as_product(equation) is None
 
 
+@pytest.mark.slow
 def test_other_einsums() -> None:
     checked(of(lambda x: [ops.einsum("abc,abc->ab", x, x), ops.einsum("abc,adc->abd", x, x)]))
 
@@ -326,6 +332,7 @@ def test_other_einsums() -> None:
 # Images and indices.
 
 
+@pytest.mark.slow
 def test_padding_goes_into_convolutions() -> None:
     def call(x: Any) -> Any:
         return layers.DepthwiseConv2D(3, 2)(layers.ZeroPadding2D(((0, 1), (2, 0)))(layers.Conv2D(4, 1)(x)))
@@ -347,6 +354,7 @@ def test_padding_goes_into_maxima_of_what_is_not_negative() -> None:
     assert "Pad" in checked(pooled("relu", 3)).ops
 
 
+@pytest.mark.slow
 def test_padding_that_stays() -> None:
     def call(x: Any) -> Any:
         padded = ops.pad(layers.Conv2D(4, 1)(x), [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=1.0)
@@ -371,6 +379,7 @@ def test_squeeze_and_excite() -> None:
     assert not found["ReduceMean"]
 
 
+@pytest.mark.slow
 def test_embedding_is_one_gather() -> None:
     assert checked(MODELS["embedding"]).ops == ["Gather"]
 

@@ -58,6 +58,7 @@ def test_buckets_and_old_names(tmp_path: Path) -> None:
     compared(function, np.array([[-1, 0.5, 1], [2, 3, np.nan]], "float32"), folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_where_numbers_would_be_sorted_in(tmp_path: Path) -> None:
     def function(numbers: Any, values: Any) -> Any:
         whole = tf.cast(numbers, tf.int32), tf.cast(values, tf.int32)
@@ -67,6 +68,7 @@ def test_where_numbers_would_be_sorted_in(tmp_path: Path) -> None:
     compared(function, np.array([[1, 2, 2, 3], [2, 2, 2, 2]], "float32"), values, folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_scattered_to_one_place_adds_up(tmp_path: Path) -> None:
     indices = np.array([[1], [1], [3], [1]], "int32")
 
@@ -79,6 +81,7 @@ def test_what_is_scattered_to_one_place_adds_up(tmp_path: Path) -> None:
     compared(lambda rows: tf.scatter_nd([[1], [0]], rows, [3, 2]), normal(2, 2), folder=tmp_path, opset=15)
 
 
+@pytest.mark.slow
 def test_gathers_that_count_from_the_end(tmp_path: Path) -> None:
     def function(x: Any, index: Any) -> Any:
         return tf.gather(x, index, batch_dims=-1), tf.gather(x, index[:, 0], axis=-1, batch_dims=1)
@@ -106,6 +109,7 @@ def test_sequences_along_any_axis(tmp_path: Path) -> None:
     compared(function, normal(3, 3, 3, 2), np.array([1, 0, 3], "int64"), folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_matrices_of_a_batch(tmp_path: Path) -> None:
     def function(x: Any) -> Any:
         parts = [tf.linalg.band_part(x, *sides) for sides in ((1, 0), (-1, 0), (0, -1), (2, 1))]
@@ -134,6 +138,7 @@ UNSORTED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_open", [False, pytest.param(True, marks=SLOW)])
 def test_segments_without_rows(tmp_path: Path, is_open: bool) -> None:
     def function(x: Any, numbers: Any) -> Any:
@@ -145,6 +150,7 @@ def test_segments_without_rows(tmp_path: Path, is_open: bool) -> None:
     compared(function, normal(5, 3), np.array([0, 0, 1, 3, 3], "int32"), folder=tmp_path, is_open=is_open)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [[2, 0, 2, -1, 1], [[2, 0, 0], [1, -1, 4], [1, 1, 1], [2, 2, 0], [-1, 3, 3]]])
 def test_segments_in_any_order(tmp_path: Path, numbers: Any) -> None:
     def function(x: Any, numbers: Any) -> Any:
@@ -180,6 +186,7 @@ RESIZES: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(3, 11), *(pytest.param(each, marks=SLOW) for each in ((1, 1), (4, 20)))])
 @pytest.mark.parametrize("name", RESIZES)
 def test_resizes_that_onnx_has_not(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
@@ -207,6 +214,7 @@ def test_the_nearest_pixel_of_a_crop(tmp_path: Path) -> None:
     compared(function, IMAGE, boxes, index, folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_numbers_that_are_no_class(tmp_path: Path) -> None:
     def function(index: Any) -> Any:
         marked = [tf.one_hot(index, 4, 2.0, -1.0, axis=axis) for axis in (-1, 0, 1)]
@@ -215,6 +223,7 @@ def test_numbers_that_are_no_class(tmp_path: Path) -> None:
     compared(function, np.array([[0, 3, -1], [4, 1, -100]], "int32"), folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_permutations_and_stitches(tmp_path: Path) -> None:
     def function(order: Any, x: Any) -> Any:
         return tf.math.invert_permutation(order), tf.dynamic_stitch([[0, 3], [2, 1]], [x, x + 1])
@@ -224,6 +233,7 @@ def test_permutations_and_stitches(tmp_path: Path) -> None:
         compared(lambda x: tf.dynamic_stitch([[0, 1], [1, 2]], [x, x]), normal(2, 3), folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_dilated_convolutions_of_images_of_any_size(tmp_path: Path) -> None:
     kernel = normal(3, 2, 3, 4)
 
@@ -233,6 +243,7 @@ def test_dilated_convolutions_of_images_of_any_size(tmp_path: Path) -> None:
     compared(function, IMAGE, folder=tmp_path, is_open=True)
 
 
+@pytest.mark.slow
 def test_branches_by_number_are_refused(tmp_path: Path) -> None:
     def function(number: Any, x: Any) -> Any:
         return tf.switch_case(number, [lambda: x, lambda: x * 2, lambda: x * 3])
@@ -241,6 +252,7 @@ def test_branches_by_number_are_refused(tmp_path: Path) -> None:
         compared(function, np.array(1, "int32"), normal(3), folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_round_trips_through_eight_bits(tmp_path: Path) -> None:
     def function(x: Any) -> Any:
         trip = tf.quantization.quantize_and_dequantize_v2

@@ -38,6 +38,7 @@ def test_commands_for_pictures_are_understood(
     assert len(ran) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("python", PAGE))
 def test_ids_lead_from_a_layer_to_its_element(block: str, tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "resnet101"

@@ -198,6 +198,7 @@ def test_an_export_writes_all_pictures_and_says_in_its_receipt_how(tmp_path: Pat
         assert image.convert("RGB").getpixel((2, 2)) == (0x14, 0x17, 0x1C)
 
 
+@pytest.mark.slow
 def test_an_unknown_block_is_noticed_before_anything_is_converted(tmp_path: Path) -> None:
     source = keras_model(tmp_path)
     outcome = exporting.export_here(source, tmp_path / "out", formats=("onnx", "svg"), expand=("steem",))

@@ -164,6 +164,7 @@ def test_pictures_flow_to_the_right(graph: ModelGraph) -> None:
     assert {word for word in texts[0] if word and word.isidentifier()} <= set(texts[1]) | {"continued"}
 
 
+@pytest.mark.slow
 def test_a_chain_that_flows_to_the_right_is_wide() -> None:
     build = Builder()
     last = build.add("InputLayer")

@@ -312,6 +312,7 @@ def test_without_graphviz_there_is_a_note(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "model.svg").exists()
 
 
+@pytest.mark.slow
 def test_a_model_too_large_to_expand_stays_folded(tmp_path: Path) -> None:
     (note,) = svg_picture.write(material(residual_chain([400]), expand=True), tmp_path)
     assert "too many for an expanded picture" in note
@@ -339,6 +340,7 @@ def test_pictures_need_no_tensorflow() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_the_layout_measures_text_with_the_fonts_that_come_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

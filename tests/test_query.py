@@ -380,6 +380,7 @@ def test_what_goes_wrong_while_rows_are_made_is_wrong_usage(exports: Path) -> No
 # Which files are read
 
 
+@pytest.mark.slow
 def test_folders_files_globs_and_addresses(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copy.parent)
     (copy / "team" / "deeper").mkdir(parents=True)

@@ -110,6 +110,7 @@ def test_odd_floats(array: np.ndarray, step: int) -> None:
     check(array, measured(array, step))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(["int8", "int32", "int64", "uint64"]).flatmap(

@@ -163,6 +163,7 @@ def test_the_receipt_is_last_and_large_files_go_in_parts(s3: S3, tmp_path: Path)
     assert sum(asked.query.startswith("partNumber") for asked in s3.asked) == 3
 
 
+@pytest.mark.slow
 def test_an_export_replaces_an_older_one(s3: S3, tmp_path: Path) -> None:
     publish(export(tmp_path / "old", model_onnx=b"old graph", model_dot=b"old picture"), s3)
     s3.put("runs/net/notes.txt", b"somebody's")
@@ -210,6 +211,7 @@ def test_a_store_that_takes_nothing_more(s3: S3, tmp_path: Path, monkeypatch: py
     assert there(s3) == {}
 
 
+@pytest.mark.slow
 def test_a_break_while_files_appear_leaves_nothing_that_looks_finished(s3: S3, tmp_path: Path) -> None:
     publish(export(tmp_path / "old", model_onnx=b"old graph", model_dot=b"old picture"), s3)
     s3.fault = lambda asked: "500 Internal Server Error" if asked.what == "PUT layers.parquet" else None
@@ -296,6 +298,7 @@ def test_one_on_another_machine_is_seen_to_be_alive(s3: S3, monkeypatch: pytest.
         pass
 
 
+@pytest.mark.slow
 def test_a_lease_that_could_not_be_given_back_expires(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Although its process goes on, as a batch does after the network was gone for a while."""
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.2)
@@ -323,6 +326,7 @@ def test_the_lease_of_a_process_that_is_gone_holds_nobody_up(s3: S3) -> None:
     assert time.monotonic() - started < lease.EXPIRY_SECONDS / 2
 
 
+@pytest.mark.slow
 def test_a_lease_that_is_not_renewed_expires(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a clock says: one on another machine may be wrong."""
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.3)
@@ -529,6 +533,7 @@ def test_an_export_is_brought_here(s3: S3, tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_what_is_no_export_stays_where_it_is(s3: S3, tmp_path: Path) -> None:
     s3.put("models/net.onnx", b"graph")
     with exports.at_hand("s3://zoo/models/net.onnx") as place:

@@ -233,6 +233,7 @@ def test_garbage_among_the_events_is_skipped(job: Job, worker: Callable[[str], S
     assert events.of(wire.NoteEvent) == [wire.NoteEvent("still here")]
 
 
+@pytest.mark.slow
 def test_a_worker_may_close_its_events_early(job: Job, worker: Callable[[str], Spawn]) -> None:
     started = time.monotonic()
     outcome, events = run(job, worker("os.close(events); time.sleep(0.3); finish()"))

@@ -233,6 +233,7 @@ class Multiplied(Writer):
         return super().vector(list(offsets) * 1000)
 
 
+@pytest.mark.slow
 def test_tables_in_each_other_do_not_multiply(tmp_path: Path) -> None:
     graph = Graph([Tensor("x", [1])], [Operator("EXP", [0], [0])], [0], [0])
     path = written(tmp_path / "m.tflite", lambda: Multiplied().file([graph]))
@@ -314,6 +315,7 @@ def test_a_custom_op_is_described_and_not_converted(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").rglob("*.onnx"))
 
 
+@pytest.mark.slow
 def test_other_weights_are_refused(network: Path, tmp_path: Path) -> None:
     outcome = export_here(network, tmp_path / "out", formats=("parquet",), weights="random")
     assert outcome.error is not None

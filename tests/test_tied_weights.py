@@ -26,6 +26,7 @@ def tied() -> Any:
     return keras.Model(ids, embedding(layers.Dense(16, name="dense")(embedding(ids)), reverse=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("small_nbytes", [0, tied_weights.SMALL_NBYTES])
 def test_a_tied_embedding(small_nbytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tied_weights, "SMALL_NBYTES", small_nbytes)

@@ -142,6 +142,7 @@ def test_what_flows_where_is_the_same(name: str) -> None:
     assert computed(inlined(view)) == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 10**6), st.integers(0, 10**6)), min_size=1, max_size=300))
 def test_any_graph_has_a_view(picks: list[tuple[int, int, int]]) -> None:
