@@ -145,6 +145,7 @@ def a_module():
 
 ready = 3
 """
+FAILING_LINE = CODE[: CODE.index('layers.Dense("many")')].count("\n") + 1
 CUSTOM = """
 import keras
 
@@ -388,7 +389,11 @@ def test_a_file_alone_names_its_functions(place: Path) -> None:
     ("source", "kind", "says"),
     sampled(
         [
-            ("code_of_mine.py:fails", SourceError, "line 91 of code_of_mine.py: raises an error: ValueError"),
+            (
+                "code_of_mine.py:fails",
+                SourceError,
+                f"line {FAILING_LINE} of code_of_mine.py: raises an error: ValueError",
+            ),
             ("code_of_mine.py:leaves", SourceError, "sys.exit('enough') was called"),
             ("code_of_mine.py:nothing", SourceError, "it returns nothing"),
             ("code_of_mine.py:a_layer", UnsupportedError, "Dense is not a model"),
@@ -499,7 +504,7 @@ def test_the_commands_of_the_page_are_understood(words: str, tmp_path: Path, mon
 
     assert cli.main(shlex.split(words), run=run) == 0
     assert len(jobs) == 1
-    assert len(SHOWN) == 5
+    assert len(SHOWN) == 6
 
 
 def sized(place: Path, *args: str) -> Any:

@@ -138,7 +138,7 @@ def in_the_words_of_keras_2(config: Any) -> Any:
     if "inbound_nodes" in found:
         found["inbound_nodes"] = [histories(node) for node in config["inbound_nodes"]]
     for key in ("input_layers", "output_layers"):
-        if key in found and isinstance(found[key][0], str):
+        if isinstance(found.get(key), list) and isinstance(found[key][0], str):
             found[key] = [found[key]]
     return found
 
@@ -166,11 +166,15 @@ def test_what_keras_2_wrote(name: str, tmp_path: Path) -> None:
     assert all(layer.outputs and layer.outputs[0].shape is not None for layer in graph.layers)
 
 
+# No file of Keras 2 has these; what is not certain stays as the file has it.
+ACTIVATIONS_OF_KERAS_3 = ("activation_celu", "activation_sparse_plus")
+
+
 @pytest.mark.slow
 def test_settings_of_keras_2_are_those_of_keras_3(tmp_path: Path) -> None:
     """Of layers that neither are inside of others nor have others inside: those stay as the file has them."""
     compared, differ = set(), []
-    for name in COMPARED[::3]:
+    for name in sorted({*COMPARED} - {*ACTIVATIONS_OF_KERAS_3}):
         keras.utils.clear_session(free_memory=False)
         path = rewritten(saved((MODELS | INNER)[name](), tmp_path), in_the_words_of_keras_2)
         try:
