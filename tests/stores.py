@@ -48,6 +48,8 @@ class S3:
     client: Any = None
     asked: list[Asked] = field(default_factory=list)
     fault: Callable[[Asked], str | None] = lambda asked: None
+    # One request after the other: moto closes what is replaced under those who read it.
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     def names(self, prefix: str = "") -> list[str]:
         found = self.client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
@@ -129,8 +131,9 @@ def _asked(s3: S3, inner: Any, environ: dict[str, Any], answer: Any) -> Iterable
         body = b"<Error>" + WORDS.get(fault[0], OTHER_WORDS) + b"</Error>"
         answer(fault, [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
         return [body]
-    found: Iterable[bytes] = inner(environ, answer)
-    return found
+    with s3.turn:
+        found: Iterable[bytes] = inner(environ, answer)
+        return found
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

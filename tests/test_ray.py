@@ -42,7 +42,12 @@ class Cluster:
         self.second = self._cluster.add_node(**self._settings)
 
     def lose_the_second_node(self) -> None:
+        """With all that runs on it: Ray's processes there notice after up to a second, and go on until then."""
+        (raylet,) = self.second.all_processes["raylet"]
+        lost = psutil.Process(raylet.process.pid).children(recursive=True)
         self._cluster.remove_node(self.second, allow_graceful=False)
+        _, alive = psutil.wait_procs(lost, PATIENCE_SECONDS)
+        assert alive == []
 
     def add_it_again(self) -> None:
         self.second = self._cluster.add_node(**self._settings)
