@@ -7,7 +7,7 @@ import dataclasses
 from exporter.errors import UsageError
 from exporter.records import Job
 from exporter.sources.detection import SourceRef
-from exporter.sources.detection.kinds import APPLICATION, FACTORY, KINDS, WITHOUT_ONNX
+from exporter.sources.detection.kinds import APPLICATION, FACTORY, KINDS, OWN_WEIGHTS, WITHOUT_ONNX
 from exporter.sources.detection.python_sources import check_trust
 
 
@@ -26,8 +26,8 @@ def fitted(job: Job, reference: SourceRef, *, chosen_formats: bool) -> Job:
         raise UsageError("cannot take --arg", where=source, why=why, hint=hint)
     check_trust(kind, source, job.reading.custom_objects, trusted=job.trust_code)
     formats = job.formats
-    if kind in WITHOUT_ONNX and job.weights != "auto":
-        why, hint = f"it is {KINDS[kind]}, whose values are its own", "leave --weights out"
+    if kind in OWN_WEIGHTS and job.weights != "auto":
+        why, hint = f"it is {KINDS[kind]}, whose weights are its own", "leave --weights out"
         raise UsageError(f"cannot take --weights {job.weights}", where=source, why=why, hint=hint)
     if kind in WITHOUT_ONNX and "onnx" in formats:
         if chosen_formats:

@@ -49,6 +49,8 @@ WITHOUT_ONNX = {
 WITHOUT_ONNX |= dict.fromkeys(
     (KERAS_WEIGHTS, SAFETENSORS), "it holds weights alone, without the model that they are of"
 )
+# Kinds that have their own weights or none: no others can be put in their place.
+OWN_WEIGHTS = (*WITHOUT_ONNX, SAVED_MODEL, GRAPH_DEF, META_GRAPH, TFLITE_FILE, TFJS_GRAPH)
 
 SAVE_HINT = "save the model from Keras with model.save('model.keras') and export that file"
 

@@ -15,7 +15,6 @@ from exporter.errors import SourceError, UnsupportedError
 from exporter.records import Job
 from exporter.sources.graphs.graph_ends import Ends, find_ends
 from exporter.sources.graphs.graph_source import GraphParts, GraphValue, OpenedGraph
-from exporter.sources.graphs.graph_weights import own_weights_only
 from exporter.sources.graphs.hollow_graph import GRAPH, HOLLOW_OP, GraphFile, damaged, read_graph_file
 from exporter.sources.graphs.inlined_graph import fill_bodies, make_placeholder
 
@@ -27,7 +26,6 @@ LARGEST_WHOLE_BYTES = 256 * 2**20
 
 def open_source(job: Job, spool_path: str) -> OpenedGraph:
     """Raises SourceError, and UsageError where inputs or outputs have to be named."""
-    own_weights_only(job)
     file, graph_def = _read(job.source)
     ends = find_ends(graph_def, job)
     parts = GraphParts(

@@ -9,9 +9,8 @@ import tensorflow as tf
 from tensorflow.core.framework import variable_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from exporter.errors import SourceError, UsageError
+from exporter.errors import SourceError
 from exporter.lazy import LazyArray
-from exporter.records import Job
 from exporter.sources.graphs.graph_parts import part_of, source_of
 from exporter.sources.graphs.graph_source import GraphValue
 from exporter.sources.graphs.graph_variables import variables_of
@@ -25,13 +24,6 @@ ASSIGNING = ("AssignVariableOp", "Assign")
 RESTORING = "the graph that restores the variables"
 # The file, the keys, and which parts of tensors.
 RESTORE_INPUTS = 3
-
-
-def own_weights_only(job: Job) -> None:
-    """Raises UsageError: how a graph's variables were initialised is not recorded."""
-    if job.weights != "auto":
-        why = "a graph comes with its own weights"
-        raise UsageError(f"cannot take --weights {job.weights}", where=job.source, why=why, hint="leave --weights out")
 
 
 def variable_values(

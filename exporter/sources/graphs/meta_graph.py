@@ -14,7 +14,7 @@ from exporter.records import Job
 from exporter.sources.detection.tensorflow_files import checkpoint_prefix
 from exporter.sources.graphs.graph_ends import Ends, find_ends
 from exporter.sources.graphs.graph_source import GraphParts, GraphValue, OpenedGraph
-from exporter.sources.graphs.graph_weights import own_weights_only, trainable_names, variable_values
+from exporter.sources.graphs.graph_weights import trainable_names, variable_values
 from exporter.sources.graphs.hollow_graph import META_GRAPH, damaged, read_graph_file
 from exporter.sources.graphs.table_filling import lookup_tables
 from exporter.sources.graphs.tensor_bundle import read_bundle
@@ -22,7 +22,6 @@ from exporter.sources.graphs.tensor_bundle import read_bundle
 
 def open_source(job: Job, spool_path: str) -> OpenedGraph:
     """Raises SourceError, and UsageError where outputs have to be named."""
-    own_weights_only(job)
     prefix = checkpoint_prefix(job.source)
     path = f"{prefix}.meta"
     file = read_graph_file(path, META_GRAPH)

@@ -23,7 +23,7 @@ from exporter.errors import SourceError, UnsupportedError, UsageError
 from exporter.records import Job
 from exporter.sources.detection.tensorflow_files import saved_model_folder
 from exporter.sources.graphs.graph_source import GraphParts, GraphValue, OpenedGraph
-from exporter.sources.graphs.graph_weights import own_weights_only, trainable_names, variable_values
+from exporter.sources.graphs.graph_weights import trainable_names, variable_values
 from exporter.sources.graphs.hollow_graph import SAVED_MODEL, GraphFile, damaged, read_graph_file
 from exporter.sources.graphs.saved_layers import known_layers
 from exporter.sources.graphs.table_filling import lookup_tables
@@ -39,7 +39,6 @@ INTERNAL = ("__saved_model_init_op", "__saved_model_train_op")
 
 def open_source(job: Job, spool_path: str) -> OpenedGraph:
     """Raises SourceError, UsageError (which signature?) and UnsupportedError."""
-    own_weights_only(job)
     job = dataclasses.replace(job, source=saved_model_folder(job.source))
     file, saved = _read(job.source)
     meta_graph = _tagged(saved, job)

@@ -3,49 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-from exporter.errors import UsageError
-from exporter.lazy import LazyArray
-from exporter.records import Job, ModelGraph, TensorSpec
+from exporter.records import Job
 from exporter.sources.conversion.structure_costs import with_node_costs
-from exporter.sources.input_shapes import input_specs
 from exporter.sources.lite import lite_layers, lite_structure
 from exporter.sources.lite.lite_layers import LiteLayers
 from exporter.sources.lite.lite_model import LiteModel
 from exporter.sources.lite.lite_nodes import FLEX
 from exporter.sources.lite.lite_reading import read_model
 from exporter.sources.lite.lite_values import lazy_values
+from exporter.sources.opened_graph_file import OpenedGraphFile
 from exporter.structure import OnnxStructure
 
 WEIGHTS = "from the TensorFlow Lite file"
 
 
 @dataclass
-class OpenedLite:
+class OpenedLite(OpenedGraphFile):
     """What `exporter.sources.opened.Opened` says, of a `.tflite` file."""
 
-    graph: ModelGraph
-    weights: str
-    notes: tuple[str, ...]
-    values: Mapping[str, LazyArray]
     _model: LiteModel
     _layers: LiteLayers
-
-    @property
-    def is_random(self) -> bool:
-        return False
-
-    def inputs(self, job: Job) -> tuple[TensorSpec, ...]:
-        """The inputs with the shapes that the job asks for. Raises UsageError."""
-        return input_specs(self.graph, job)
-
-    def finish_checks(self) -> None:
-        """All offsets have been checked before anything was read."""
 
     def structure(self, job: Job, *, with_costs: bool = False) -> OnnxStructure:
         """The model in ONNX, without its weights. Raises UnsupportedError and UsageError."""
@@ -55,10 +38,7 @@ class OpenedLite:
 
 
 def open_source(job: Job, spool_path: str) -> OpenedLite:
-    """Raises SourceError, and UsageError for other weights than the file's own."""
-    if job.weights != "auto":
-        why = "its weights are part of its graph"
-        raise UsageError(f"cannot take --weights {job.weights}", where=job.source, why=why, hint="leave --weights out")
+    """Raises SourceError."""
     model = read_model(job.source)
     layers = lite_layers.describe(model, job)
     values = lazy_values(job.source, layers.tensors)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.errors import UsageError
-from exporter.lazy import LazyArray
-from exporter.records import Job, ModelGraph, TensorSpec
+from exporter.records import Job, TensorSpec
 from exporter.sources.conversion import onnx_structure
 from exporter.sources.conversion.structure_costs import with_node_costs
-from exporter.sources.input_shapes import input_specs
+from exporter.sources.opened_graph_file import OpenedGraphFile
 from exporter.sources.web import graph_conversion, graph_layers
 from exporter.sources.web.graph_layers import GraphLayers
 from exporter.sources.web.model_json import WEIGHTS, WebModel, read_model_json
@@ -22,26 +20,11 @@ from exporter.structure import OnnxStructure
 
 
 @dataclass
-class OpenedWebGraph:
+class OpenedWebGraph(OpenedGraphFile):
     """What `exporter.sources.opened.Opened` says, of a graph model."""
 
-    graph: ModelGraph
-    weights: str
-    notes: tuple[str, ...]
-    values: Mapping[str, LazyArray]
     _model: WebModel
     _layers: GraphLayers
-
-    @property
-    def is_random(self) -> bool:
-        return False
-
-    def inputs(self, job: Job) -> tuple[TensorSpec, ...]:
-        """The inputs with the shapes that the job asks for. Raises UsageError."""
-        return input_specs(self.graph, job)
-
-    def finish_checks(self) -> None:
-        """The sizes of all files have been compared with the manifest before anything was read."""
 
     def structure(self, job: Job, *, with_costs: bool = False) -> OnnxStructure:
         """The model in ONNX, without its weights. Raises SourceError, UnsupportedError and UsageError."""
@@ -55,10 +38,7 @@ class OpenedWebGraph:
 
 
 def open_source(job: Job, spool_path: str) -> OpenedWebGraph:
-    """Raises SourceError, and UsageError for other weights than the model's own."""
-    if job.weights != "auto":
-        why = "its weights are part of its graph"
-        raise UsageError(f"cannot take --weights {job.weights}", where=job.source, why=why, hint="leave --weights out")
+    """Raises SourceError."""
     model = read_model_json(job.source)
     layers = graph_layers.describe(model, job)
     return OpenedWebGraph(layers.graph, WEIGHTS, (), lazy_values(model), model, layers)
