@@ -482,12 +482,6 @@ def test_a_folder_is_told_by_what_is_in_it(made: Callable[[str], Path], name: st
         assert detect(str(made(name) / "frozen.pb")).kind == "graph_def"
 
 
-def test_weights_of_others_are_refused(made: Callable[[str], Path], tmp_path: Path) -> None:
-    refused = export_here(made("of_module"), tmp_path, weights="random")
-    assert refused.error is not None
-    assert refused.error["type"] == "UsageError"
-
-
 def test_what_the_page_of_sources_shows_is_understood(
     made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -313,10 +313,3 @@ def test_a_custom_op_is_described_and_not_converted(tmp_path: Path) -> None:
     assert outcome.error["type"] == UnsupportedError.__name__
     assert "custom op MyOwnOp" in outcome.error["what"]
     assert not list((tmp_path / "out").rglob("*.onnx"))
-
-
-@pytest.mark.slow
-def test_other_weights_are_refused(network: Path, tmp_path: Path) -> None:
-    outcome = export_here(network, tmp_path / "out", formats=("parquet",), weights="random")
-    assert outcome.error is not None
-    assert outcome.error["type"] == UsageError.__name__

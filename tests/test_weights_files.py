@@ -25,6 +25,9 @@ from exporter.readers import READERS, keras_weights, safetensors_file
 from exporter.readers.described import DescribedModel
 from exporter.readers.weight_tree import DEEPEST, described, natural
 from exporter.records import Job
+from exporter.sources.detection import SourceRef
+from exporter.sources.detection.kinds import OWN_WEIGHTS
+from exporter.sources.fitting import fitted
 
 TENSORS: dict[str, Any] = {
     "model.embed.weight": np.arange(12, dtype=ml_dtypes.bfloat16).reshape(4, 3),
@@ -158,6 +161,14 @@ def test_there_is_no_onnx_and_there_are_no_other_weights(tmp_path: Path) -> None
         job_for(tmp_path / "m.safetensors", tmp_path, formats=("onnx", "parquet"))
     with pytest.raises(UsageError, match="cannot take --weights random"):
         job_for(tmp_path / "m.safetensors", tmp_path, formats=("parquet",), weights="random")
+
+
+@pytest.mark.parametrize("kind", OWN_WEIGHTS)
+def test_kinds_with_weights_of_their_own_take_no_others(kind: str) -> None:
+    """Before anything is opened."""
+    job = Job("m", kind, "m", "out", ("parquet",), fingerprint="", source_digest="", weights="random")
+    with pytest.raises(UsageError, match="cannot take --weights random"):
+        fitted(job, SourceRef(kind, "m", "m"), chosen_formats=True)
 
 
 @pytest.mark.slow
