@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+from stores import S3, s3_server
 
 # The same examples in each run, however long one takes on a busy machine: a limit of 200 ms for each, and complaints
 # about slow ones, would be failures now and then. `--hypothesis-profile default` looks for new ones.
@@ -27,3 +28,15 @@ def _signals_work() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3]:
+    with s3_server() as s3:
+        yield s3
+
+
+@pytest.fixture
+def s3(server: S3) -> S3:
+    server.clear()
+    return server

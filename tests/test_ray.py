@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from batch_runs import MANY_TENSORS, PATIENCE_SECONDS, BatchRun, digests, manifest_of, weights_file
-from stores import BUCKET, S3, Asked, s3_server
+from stores import BUCKET, S3, Asked
 
 pytestmark = pytest.mark.cluster
 
@@ -54,18 +54,6 @@ class Cluster:
 
     def end(self) -> None:
         self._cluster.shutdown()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_server() as s3:
-        yield s3
-
-
-@pytest.fixture
-def s3(server: S3) -> S3:
-    server.clear()
-    return server
 
 
 @pytest.fixture(scope="module")

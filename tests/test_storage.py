@@ -38,12 +38,6 @@ def server() -> Iterator[S3]:
         objects._filesystem.cache_clear()
 
 
-@pytest.fixture
-def s3(server: S3) -> S3:
-    server.clear()
-    return server
-
-
 @pytest.fixture(autouse=True)
 def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Of temporary files, whatever happens."""

@@ -7,30 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import pytest
 from exporting import NO_NETWORK, REPOSITORY, command, manifest
 from onnx import TensorProto, helper
-from stores import BUCKET, S3, Asked, s3_server
+from stores import BUCKET, S3, Asked
 
 pytestmark = pytest.mark.slow
 # An expired lease of a killed process is one of this machine, and so taken over at once.
 PATIENCE_SECONDS = 300.0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_server() as s3:
-        yield s3
-
-
-@pytest.fixture
-def s3(server: S3) -> S3:
-    server.clear()
-    return server
 
 
 def relu(path: Path, name: str = "Relu") -> None:
