@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-from exporter import console, early_start, plan
+from exporter import console, early_start, plan, resuming
 from exporter.batch.execution import execute
 from exporter.batch.executor import Executor
 from exporter.batch.local import LocalExecutor
@@ -81,7 +81,7 @@ class BatchSession:
         return Ending(status, _in_order(planned, refused, batch))
 
     def _executor(self) -> Executor:
-        receipts = None if self.policy.force else plan
+        receipts = None if self.policy.force else resuming
         timeout = self.policy.timeout_seconds
         work = partial(execute, run=self.run, receipts=receipts, timeout_seconds=timeout)
         if self.place.executor != "ray":

@@ -25,7 +25,13 @@ from exporter.startup import collect_rarely, hidden, lean_imports
 
 # What the workers of each kind begin with: those that only read files do without TensorFlow.
 READING, FRAMEWORK = "reading", "framework"
-READERS = ("pyarrow.parquet", "exporter.worker", "exporter.formats.catalogue", "exporter.readers.keras_archive")
+READERS = (
+    "pyarrow.parquet",
+    "exporter.worker",
+    "exporter.storage.exports",
+    "exporter.formats.catalogue",
+    "exporter.readers.keras_archive",
+)
 CONVERTERS = ("exporter.formats.onnx_model", "exporter.sources.opened", "exporter.sources.reference")
 PRELOADED = {READING: READERS, FRAMEWORK: (*READERS, *CONVERTERS)}
 REQUEST_BYTES = 65_536

@@ -26,7 +26,7 @@ def manifest(
     job: Job, graph: ModelGraph, outcome: Outcome, material: Material, import_rss_bytes: int
 ) -> dict[str, Any]:
     """The receipt: what was asked for, what was made, from what, with what, and whether it was verified."""
-    hidden = ("output_path", "fingerprint", "source_digest", "name", "kind", "origin", "is_alone")
+    hidden = ("output_path", "fingerprint", "source_digest", "name", "kind", "origin", "is_alone", "unless_done")
     arguments = {key: value for key, value in dataclasses.asdict(job).items() if key not in hidden}
     largest = max((weight.nbytes for weight in graph.weights), default=0)
     return {

@@ -259,6 +259,7 @@ class Job:
     `source_digest` is empty where finding it means reading a large file: the worker does that beside its work.
     `origin` is of a source that is not on this machine: `source` is then its name and, once fetched, the path here.
     `against` is the path of an ONNX file that is compared with the source, and then nothing is written.
+    `unless_done`: nothing is to be done where the result is there when its folder is free.
     `is_alone`: no other job is under way on this machine, as far as this program knows.
     `dtype` is what weights are stored and computed in: `keep` (the source's), `float32` or `float16`.
     """
@@ -290,6 +291,7 @@ class Job:
     against: str = ""
     origin: Origin | None = None
     is_alone: bool = False
+    unless_done: bool = False
 
 
 @dataclass(frozen=True)

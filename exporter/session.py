@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from exporter import console, plan, summary, wire
+from exporter import console, plan, resuming, summary, wire
 from exporter.errors import StoppedError, from_record
 from exporter.options import checked
 from exporter.records import Job, Outcome
@@ -84,7 +84,7 @@ class Session:
         display = console.choose_display(quiet=self.quiet, verbose=self.verbose, debug=self.debug)
         try:
             if not self.force and self._is_done(entry):
-                return plan.skipped(entry)
+                return resuming.skipped(entry)
             display.begin(entry.name)
             try:
                 return self.run(replace(entry, is_alone=True), watch=display.take)
@@ -96,9 +96,9 @@ class Session:
 
     def _is_done(self, job: Job) -> bool:
         """A digest of large files takes a while, which should not look like a hang."""
-        if plan.must_read(job) and not self.quiet:
+        if resuming.must_read(job) and not self.quiet:
             console.say(f"{job.name}: reading the source to see whether it has changed")
-        return plan.is_done(job)
+        return resuming.is_done(job)
 
     def view(self, outcomes: Sequence[Outcome], browser: bool, port: int | None) -> None:
         """Show the first model that is there, until Ctrl-C."""

@@ -14,7 +14,7 @@ import time
 import traceback
 from pathlib import Path
 
-from exporter import memory, wire
+from exporter import memory, resuming, wire
 from exporter.errors import ExportError, InternalError, ResourceError, SourceError
 from exporter.files import Export, write_lines
 from exporter.records import Job, Outcome
@@ -31,6 +31,8 @@ def carry_out(job: Job, reporter: Reporter, *, may_fork: bool = False) -> Outcom
     started = time.monotonic()
     try:
         with Export(Path(job.output_path)) as export, Work(job, export, reporter, may_fork=may_fork) as work:
+            if job.unless_done and resuming.is_done(job):
+                return resuming.skipped(job)
             return work.check() if job.against else work.run()
     except Exception as error:  # noqa: BLE001 (the boundary of this process)
         found = _as_export_error(error, job)

@@ -41,7 +41,7 @@ FLOORS: list[dict[str, list[str]]] = [
         "diff": ["diff"],
         "view": ["view"],
     },
-    {"worker": ["worker", "work", "opening", "receipts", "reporting"]},
+    {"worker": ["worker", "work", "opening", "receipts", "resuming", "reporting"]},
     {"verification": ["verification"], "readers": ["readers"]},
     {"sources": ["sources"], "formats": ["formats"]},
     {"networks": ["networks"]},

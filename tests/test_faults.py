@@ -31,7 +31,7 @@ from batch_runs import (
 )
 from batches import make_model
 
-from exporter import plan, worker
+from exporter import plan, resuming, worker
 from exporter.formats import FORMATS
 from exporter.options import ExportOptions
 from exporter.records import Job, Outcome
@@ -185,7 +185,7 @@ def test_a_clock_that_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert all(stage.seconds >= 0 for stage in outcome.stages)
     for path, year in ((model, 2050), (tmp_path / "m" / "manifest.json", 1980), (tmp_path / "m", 2050)):
         os.utime(path, ((year - 1970) * 31_556_952.0,) * 2)
-    assert plan.is_done(job_for(model, tmp_path, formats=("json", "parquet")))
+    assert resuming.is_done(job_for(model, tmp_path, formats=("json", "parquet")))
 
 
 @pytest.mark.slow

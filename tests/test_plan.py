@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exporter import files, plan
+from exporter import files, plan, resuming
 from exporter.defaults import SUPPORTED_OPSETS
 from exporter.errors import SourceError, UsageError
 from exporter.options import ExportOptions, parse_input_shape
@@ -220,7 +220,7 @@ def finished(tmp_path: Path, weights: str = "auto", **changes: object) -> Job:
     ids=str,
 )
 def test_a_job_is_done_when_its_receipt_and_files_agree(tmp_path: Path, changes: dict[str, object], done: bool) -> None:
-    assert plan.is_done(finished(tmp_path, **changes)) is done
+    assert resuming.is_done(finished(tmp_path, **changes)) is done
 
 
 @pytest.mark.parametrize(
@@ -238,16 +238,16 @@ def test_another_limit_of_memory_repeats_only_what_could_not_be_verified(
     tmp_path: Path, verdict: str, before: int | None, now: str | None, done: bool
 ) -> None:
     finished(tmp_path, verification={"status": verdict}, arguments={"max_memory_bytes": before})
-    assert plan.is_done(only_job(output=str(tmp_path), max_memory=now)) is done
+    assert resuming.is_done(only_job(output=str(tmp_path), max_memory=now)) is done
 
 
 def test_without_a_readable_receipt_nothing_is_done(tmp_path: Path) -> None:
     job = finished(tmp_path)
     receipt = Path(job.output_path, files.MANIFEST)
     receipt.write_text(json.dumps([1]))
-    assert not plan.is_done(job)
+    assert not resuming.is_done(job)
     receipt.unlink()
-    assert not plan.is_done(job)
+    assert not resuming.is_done(job)
 
 
 def test_a_large_source_is_read_only_when_all_else_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,16 +256,16 @@ def test_a_large_source_is_read_only_when_all_else_agrees(tmp_path: Path, monkey
     weights.write_text("many")
     job = only_job(weights=str(weights), output=str(tmp_path))
     assert job.source_digest == ""
-    assert not plan.must_read(job)
-    assert not plan.is_done(job)
+    assert not resuming.must_read(job)
+    assert not resuming.is_done(job)
     job = finished(tmp_path, weights=str(weights), source_digest=digest.source_digest(job))
-    assert plan.must_read(job)
-    assert plan.is_done(job)
+    assert resuming.must_read(job)
+    assert resuming.is_done(job)
     weights.write_text("else")
-    assert plan.must_read(job)
-    assert not plan.is_done(job)
+    assert resuming.must_read(job)
+    assert not resuming.is_done(job)
     weights.unlink()
-    assert not plan.is_done(job)
+    assert not resuming.is_done(job)
 
 
 def test_an_archive_counts_by_its_members(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_an_archive_counts_by_its_members(tmp_path: Path) -> None:
 
 
 def test_a_skipped_job_still_tells_its_weights(tmp_path: Path) -> None:
-    outcome = plan.skipped(finished(tmp_path))
+    outcome = resuming.skipped(finished(tmp_path))
     assert (outcome.status, outcome.weights) == ("skipped", "random (seed 0)")
 
 

@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 from stores import BUCKET, S3, s3_server, web_server
 
-from exporter import cli, files, plan, private_folder, wire, worker
+from exporter import cli, files, plan, private_folder, resuming, wire, worker
 from exporter.batch.execution import execute
 from exporter.records import Job, Outcome
 from exporter.reporting import Reporter
@@ -109,15 +109,38 @@ def test_from_a_store_into_a_store_and_again(s3: S3, capsys: pytest.CaptureFixtu
 @pytest.mark.slow
 def test_what_changes_is_exported_again(s3: S3) -> None:
     job = planned(SOURCE, s3.address)
-    assert not plan.is_done(job)
+    assert not resuming.is_done(job)
     assert export(SOURCE, "-o", s3.address, "--to", "parquet") == 0
-    assert plan.is_done(job)
-    assert plan.skipped(job).status == "skipped"
+    assert resuming.is_done(job)
+    assert resuming.skipped(job).status == "skipped"
     s3.put("models/relu.onnx", relu("Sigmoid").SerializeToString())
-    assert not plan.is_done(planned(SOURCE, s3.address))
-    assert not plan.is_done(planned(SOURCE, s3.address, stats=True))
+    assert not resuming.is_done(planned(SOURCE, s3.address))
+    assert not resuming.is_done(planned(SOURCE, s3.address, stats=True))
     s3.client.delete_object(Bucket=BUCKET, Key="runs/relu/layers.parquet")
-    assert not plan.is_done(job)
+    assert not resuming.is_done(job)
+
+
+class Overtaken:
+    """Right after the first look somebody else does the same job."""
+
+    skipped = staticmethod(resuming.skipped)
+
+    def __init__(self) -> None:
+        self.other: Outcome | None = None
+
+    def is_done(self, job: Job) -> bool:
+        found = resuming.is_done(job)
+        self.other = self.other or run(job, watch=lambda event: None)
+        return found
+
+
+@pytest.mark.parametrize("output", ["outputs", f"s3://{BUCKET}/runs"])
+def test_what_another_batch_did_in_between_is_not_done_again(output: str, s3: S3) -> None:
+    job, receipts = planned(SOURCE, output), Overtaken()
+    outcome = execute(job, begin=lambda: None, watch=lambda event: None, run=run_here, receipts=receipts)
+    assert receipts.other is not None
+    assert receipts.other.status == "done"
+    assert outcome.status == "skipped"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,7 @@ from exporter.storage.addresses import is_address
 
 
 class Receipts(Protocol):
-    """What is known of earlier exports; `exporter.plan` is one."""
+    """What is known of earlier exports; `exporter.resuming` is one."""
 
     def is_done(self, job: Job) -> bool: ...
 
@@ -37,19 +38,25 @@ def execute(
 ) -> Outcome:
     """The outcome of the job; `begin` is called when it turns out that there is something to do.
 
-    What is up to date according to `receipts` is skipped, without them everything is done. A folder in which another
-    export is at work is told from its lock before anything is started, and is a failure with an `InUseError`.
+    What is up to date according to `receipts` is skipped, without them everything is done; who gets the folder looks
+    again, because another batch may have had it in between. A folder in which another export is at work is told from
+    its lock before anything is started, and is a failure with an `InUseError`.
     """
+
+    def known() -> Outcome | None:
+        return receipts.skipped(job) if receipts and receipts.is_done(job) else None
+
     limits = Limits(stop or threading.Event(), timeout_seconds)
     try:
         if not is_address(job.output_path):
             files.require_free(Path(job.output_path))
-        if receipts and receipts.is_done(job):
+        if outcome := known():
             # An export that was killed right after its last step has left its folder for work.
             files.remove_leftovers(Path(job.output_path))
-            return receipts.skipped(job)
+            return outcome
+        job = replace(job, unless_done=receipts is not None)
         if is_elsewhere(job):
-            transfer = Transfer(job, watch, limits)
+            transfer = Transfer(job, watch, limits, known)
             return transfer.carry_out(partial(run, watch=watch, spawn=spawn, stop=limits.stop), begin)
     except ExportError as error:
         return failed(job, error)

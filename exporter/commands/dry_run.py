@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from exporter import console, memory, plan
+from exporter import console, memory, plan, resuming
 from exporter.batch.needs import need_bytes
 from exporter.batch.tasks import Policy
 from exporter.memory import format_bytes
@@ -36,7 +36,7 @@ def show_plan(entries: Sequence[plan.Entry], policy: Policy, form: str) -> int:
 def _row(planned: Job | plan.Refusal, *, force: bool) -> Row:
     if isinstance(planned, plan.Refusal):
         return {"source": planned.source, "status": REFUSED, "error": planned.error.as_record()}
-    is_done = not force and plan.is_done(planned)
+    is_done = not force and resuming.is_done(planned)
     return {
         "model": planned.name,
         "kind": planned.kind,

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from exporter import plan
+from exporter import plan, resuming
 from exporter.commands.inspect import look_choice
 from exporter.commands.inspection import Look, lines
 from exporter.errors import UsageError
@@ -103,8 +103,8 @@ def _outcome(handed: Handed, run: Run, *, force: bool, quiet: bool) -> Outcome:
         raise job.error
     if handed.name:
         job = replace(job, name=handed.name, output_path=os.path.join(handed.options.output, handed.name))
-    if not force and plan.is_done(job):
-        return plan.skipped(job)
+    if not force and resuming.is_done(job):
+        return resuming.skipped(job)
     display = choose_display(quiet=quiet)
     display.begin(job.name)
     try:
