@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from exporter import files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 300.0
-# A file with so many tensors takes a few seconds, in which something can happen to its job.
+# A file with so many tensors takes a few seconds; `held` makes sure that its job is not over before it is needed.
 MANY_TENSORS = 8_000
 
 
@@ -62,6 +63,38 @@ class BatchRun:
 
     def status(self) -> int:
         return self.process.wait(PATIENCE_SECONDS)
+
+    def workers(self) -> list[psutil.Process]:
+        """Those that have a job: children of the process that makes workers, each of which leads a group.
+
+        That process has others for moments, such as `uname`, for which Python's `platform` waits.
+        """
+        try:
+            below = psutil.Process(self.process.pid).children(recursive=True)
+            return [each for each in below if each.ppid() != self.process.pid and os.getpgid(each.pid) == each.pid]
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            return []
+
+
+@contextmanager
+def held(find: Callable[[], Sequence[psutil.Process]], count: int) -> Iterator[list[psutil.Process]]:
+    """The first so many processes that are found stand still inside, however slow all others are."""
+    found: list[psutil.Process] = []
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    try:
+        while len(found) < count:
+            assert time.monotonic() < deadline, f"no more than these are there: {found}"
+            for each in find():
+                if each not in found:
+                    with suppress(psutil.NoSuchProcess):
+                        each.suspend()
+                        found.append(each)
+            time.sleep(0.02)
+        yield found
+    finally:
+        for each in found:
+            with suppress(psutil.NoSuchProcess):
+                each.resume()
 
 
 def weights_file(path: Path, tensors: int) -> str:

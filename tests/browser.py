@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import websocket
 
@@ -31,10 +32,14 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # A container's /dev/shm may be too small for it.
+    "--disable-dev-shm-usage",
     "--window-size=1200,900",
     "--remote-debugging-port=0",
     "--remote-allow-origins=*",
 )
+# On a machine with much else to do; nothing here takes long on another.
+PATIENCE_SECONDS = 300.0
 LOCAL_SCHEMES = ("data", "blob", "about")
 
 
@@ -50,7 +55,9 @@ def chromium() -> str:
     pytest.skip(reason)
 
 
-def wait_for(question: Callable[[], Result], what: Callable[[], str] | str, seconds: float = 60) -> Result:
+def wait_for(
+    question: Callable[[], Result], what: Callable[[], str] | str, seconds: float = PATIENCE_SECONDS
+) -> Result:
     """The first true answer; asks every 50 ms. Raises TimeoutError with `what` was waited for."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -67,6 +74,7 @@ class Browser:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self._command = 0
+        self._worked: dict[int, float] = {}
 
     def start(self) -> Browser:
         program = chromium()
@@ -78,7 +86,7 @@ class Browser:
             start_new_session=True,
         )
         try:
-            self._socket = websocket.create_connection(self._endpoint(), timeout=60)
+            self._socket = websocket.create_connection(self._endpoint(), timeout=PATIENCE_SECONDS)
             page = self._call("Target.createTarget", url="about:blank")["targetId"]
             self._session: str | None = self._call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
             for domain in ("Page", "Runtime", "Network", "Log"):
@@ -101,8 +109,9 @@ class Browser:
         if answer.get("errorText"):
             raise RuntimeError(f"{url}: {answer['errorText']}")
 
-    def evaluate(self, script: str) -> Any:
-        """The value of a JavaScript expression in the page. Raises RuntimeError when it throws."""
+    def evaluate(self, script: str, patience_seconds: float = PATIENCE_SECONDS) -> Any:
+        """The value of a JavaScript expression in the page. Raises RuntimeError and WebSocketException."""
+        self._socket.settimeout(patience_seconds)
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{script}: {answer['exceptionDetails']}")
@@ -125,6 +134,16 @@ class Browser:
             if event["method"] == "Network.requestWillBeSent" and event["params"]["requestId"] not in blocked
         }
         return {url.hostname or url.geturl() for url in asked if url.scheme not in LOCAL_SCHEMES} - {"127.0.0.1"}
+
+    def processor_seconds(self) -> float:
+        """How long all of its processes have worked so far, which is the same on a machine with much else to do."""
+        with suppress(psutil.Error):
+            root = psutil.Process(self._process.pid)
+            for each in [root, *root.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    times = each.cpu_times()
+                    self._worked[each.pid] = times.user + times.system
+        return sum(self._worked.values())
 
     def close(self) -> None:
         self._socket.close()

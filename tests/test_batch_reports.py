@@ -255,7 +255,7 @@ def test_two_batches_in_one_folder_write_one_after_the_other(tmp_path: Path) -> 
         other.join(0.2)
         assert written == []
         assert list(tmp_path.iterdir()) == []
-    other.join(60)
+    other.join(300)
     assert written == [True]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -57,7 +58,7 @@ def server(arguments: Sequence[str], port: int) -> Iterator[str]:
     command = [sys.executable, "-m", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: process.poll() is not None or answers(url), f"{arguments[0]} answers", seconds=240)
+        wait_for(lambda: process.poll() is not None or answers(url), f"{arguments[0]} answers")
         assert process.poll() is None, f"{arguments[0]} ended with {process.returncode}"
         yield url
     finally:
@@ -67,16 +68,19 @@ def server(arguments: Sequence[str], port: int) -> Iterator[str]:
 
 def answers(url: str) -> bool:
     try:
-        with urlopen(url, timeout=5):
+        with urlopen(url, timeout=60):
             return True
     except (URLError, OSError):
         return False
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """One that nobody is given meanwhile: the system chooses from 32768 on, and Ray below 20000."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise OSError("a hundred ports are in use")
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +115,14 @@ def drawn(browser: Browser, wanted: set[str]) -> None:
     def are_there() -> bool:
         return wanted <= set(browser.evaluate(NODES))
 
-    wait_for(are_there, lambda: f"{sorted(wanted)} are drawn, not {browser.evaluate(NODES)}", seconds=120)
+    wait_for(are_there, lambda: f"{sorted(wanted)} are drawn, not {browser.evaluate(NODES)}")
 
 
 def show_graph(browser: Browser, url: str, run: str) -> None:
     """Open the page anew and choose the run's op graph. A choice before the page's own would be overridden by it."""
     browser.open("about:blank")
     browser.open(f"{url}#graphs")
-    wait_for(lambda: browser.evaluate(FIND) and browser.evaluate(NODES), "a first graph", seconds=120)
+    wait_for(lambda: browser.evaluate(FIND) and browser.evaluate(NODES), "a first graph")
     assert browser.evaluate(CLICK_ITEM % run)
 
 
@@ -133,7 +137,7 @@ def test_tensorboard_draws_both_graphs(browser: Browser, tensorboard: str, tmp_p
     browser.evaluate(CLICK_ITEM % "keras")
     wait_for(lambda: browser.evaluate(IS_CONCEPTUAL), "the conceptual graph is chosen")
     # The new picture has every block closed again.
-    wait_for(lambda: "conv2_block1/conv2_block1_add" not in browser.evaluate(NODES), "a new picture", seconds=120)
+    wait_for(lambda: "conv2_block1/conv2_block1_add" not in browser.evaluate(NODES), "a new picture")
     drawn(browser, stages)
     picture = tmp_path / "graph.png"
     browser.screenshot(picture)
@@ -156,7 +160,6 @@ def test_tensorboard_draws_the_histograms(browser: Browser, tensorboard: str) ->
     wait_for(
         lambda: browser.evaluate(FIND) and browser.evaluate(HISTOGRAMS) >= 2,
         lambda: f"histograms are drawn: {browser.evaluate('document.body.innerText')!r}",
-        seconds=120,
     )
     assert browser.strangers() == set()
 
@@ -186,7 +189,6 @@ def test_model_explorer_shows_the_graph_and_its_data(browser: Browser, tmp_path:
         wait_for(
             lambda: all(words in browser.evaluate(text) for words in wanted),
             lambda: f"{wanted} are shown: {browser.evaluate(text)}",
-            seconds=120,
         )
         picture = tmp_path / "explorer.png"
-        wait_for(lambda: browser.screenshot(picture) or picture.stat().st_size > 30_000, "the picture", seconds=60)
+        wait_for(lambda: browser.screenshot(picture) or picture.stat().st_size > 30_000, "the picture")

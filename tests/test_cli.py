@@ -255,7 +255,7 @@ def test_every_source_is_run_once_and_the_first_that_failed_gives_the_status(rec
 def test_several_models_run_side_by_side_and_leave_no_report(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    both = threading.Barrier(2, timeout=120)
+    both = threading.Barrier(2, timeout=300)
 
     def run(job: Job, *, watch: Callable[[wire.Event], None], **limits: Any) -> Outcome:
         both.wait()
@@ -404,7 +404,10 @@ from exporter.records import Outcome
 job = wire.job_from_json(Path(sys.argv[1]).read_text())
 os.write(int(sys.argv[3]), b'{"stage": "convert", "state": "start"}\\n')
 os.write(int(sys.argv[3]), b'{"progress": {"stage": "convert", "done": 5, "total": 10}}\\n')
-time.sleep(60 if job.name == "vgg19" else 0.3)
+if job.name == "vgg19":
+    time.sleep(600)
+while "WAIT_FOR" in os.environ and not os.path.exists(os.environ["WAIT_FOR"]):
+    time.sleep(0.01)
 os.write(int(sys.argv[3]), b'{"stage": "convert", "state": "end", "seconds": 0.3, "peak_rss_bytes": 5}\\n')
 files.write_lines(Path(sys.argv[2]), [wire.outcome_to_json(Outcome(job.name, "done", job.output_path))])
 """
@@ -420,8 +423,10 @@ def test_a_whole_run_keeps_the_frameworks_out_of_the_parent(workplace: Path) -> 
     assert forbidden_modules(PARENT, "resnet101", "vgg16", "resnet10", cwd=workplace) == {"psutil"}
 
 
-def start(workplace: Path, *arguments: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "TERM": "xterm"}
+def start(
+    workplace: Path, *arguments: str, stderr: int = subprocess.PIPE, **environment: str
+) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "TERM": "xterm"} | environment
     command = [sys.executable, "-c", PARENT + "raise SystemExit(status)", *arguments]
     return subprocess.Popen(command, cwd=workplace, env=environment, stdout=subprocess.PIPE, stderr=stderr)
 
@@ -442,7 +447,7 @@ def test_a_signal_ends_the_run_and_names_what_is_left(workplace: Path, name: str
             while b"vgg19 will be finished, Ctrl-C again stops now" not in process.stderr.readline():
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
     finally:
         process.terminate()
     assert process.returncode == 130
@@ -458,7 +463,7 @@ def test_a_signal_ends_a_single_model_at_once(workplace: Path) -> None:
         while b"convert" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=300)
     finally:
         process.terminate()
     assert process.returncode == 130
@@ -477,16 +482,18 @@ def test_a_reader_that_has_seen_enough_is_no_defect() -> None:
 
 def test_a_terminal_shows_the_stage_that_runs(workplace: Path) -> None:
     master, terminal = pty.openpty()
-    process = start(workplace, "resnet101", stderr=terminal)
+    process = start(workplace, "resnet101", stderr=terminal, WAIT_FOR="shown")
     os.close(terminal)
     shown = b""
     try:
         while chunk := os.read(master, 65_536):
             shown += chunk
+            if b"5 B of 10 B" in shown:
+                (workplace / "shown").touch()
     except OSError:
         # Linux's way of saying that the other side of a terminal is closed.
         pass
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=300)
     os.close(master)
     assert process.returncode == 0
     assert b"5 B of 10 B" in shown

@@ -17,14 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from batch_runs import (
     MANY_TENSORS,
-    PATIENCE_SECONDS,
     REPOSITORY,
     BatchRun,
     digests,
+    held,
     processes_in,
     wait_for_the_end,
     weights_file,
@@ -229,23 +228,13 @@ def finish(place: Path, undisturbed: Path) -> None:
     assert digests(place / "outputs") == digests(undisturbed / "outputs")
 
 
-def workers(batch: BatchRun, count: int) -> list[psutil.Process]:
-    """Those that have a job, when there are so many: the children of the process that makes workers."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    found: list[psutil.Process] = []
-    while len(found) < count:
-        assert time.monotonic() < deadline, batch.text
-        time.sleep(0.05)
-        below = psutil.Process(batch.process.pid).children(recursive=True)
-        found = [each for each in below if each.ppid() != batch.process.pid]
-    return found
-
-
 @pytest.mark.slow
 def test_ctrl_c_once_finishes_what_runs(place: Path, undisturbed: Path) -> None:
     batch = BatchRun(place, [*SOURCES, "--jobs", "2"])
-    batch.wait_for(": started", 2)
-    batch.interrupt()
+    with held(batch.workers, 2):
+        batch.wait_for(": started", 2)
+        batch.interrupt()
+        batch.wait_for("Ctrl-C again stops now")
     assert batch.status() == 130, batch.text
     assert sorted(digests(place / "outputs")) == ["m0", "m1"]
     assert "m0, m1 will be finished" in batch.text
@@ -258,13 +247,14 @@ def test_ctrl_c_once_finishes_what_runs(place: Path, undisturbed: Path) -> None:
 def test_stopping_at_once(place: Path, signals: tuple[signal.Signals, ...]) -> None:
     """Ctrl-C twice, `kill`, a terminal that is closed: nothing half done is left, and nothing runs."""
     batch = BatchRun(place, [*SOURCES, "--jobs", "2"])
-    batch.wait_for(": started", 2)
-    for count, number in enumerate(signals):
-        if count:
-            # Two of a kind at once may arrive as one.
-            batch.wait_for("Ctrl-C again stops now")
-        os.kill(batch.process.pid, number)
-    assert batch.status() == 130, batch.text
+    with held(batch.workers, 2):
+        batch.wait_for(": started", 2)
+        for count, number in enumerate(signals):
+            if count:
+                # Two of a kind at once may arrive as one.
+                batch.wait_for("Ctrl-C again stops now")
+            os.kill(batch.process.pid, number)
+        assert batch.status() == 130, batch.text
     assert digests(place / "outputs") == {} if (place / "outputs").exists() else True
     assert processes_in(place) == []
 
@@ -274,9 +264,8 @@ def test_a_worker_that_never_answers(tmp_path: Path) -> None:
     """A stopped process is as silent as can be; the others are done meanwhile."""
     sources = [weights_file(tmp_path / f"m{number}.safetensors", 3 if number else MANY_TENSORS) for number in range(3)]
     batch = BatchRun(tmp_path, [*sources, "--jobs", "1", "--timeout", "12s"])
-    (silent,) = workers(batch, 1)
-    silent.suspend()
-    assert batch.status() == 8, batch.text
+    with held(batch.workers, 1):
+        assert batch.status() == 8, batch.text
     assert "m0: took longer than --timeout 12 s" in batch.text
     assert sorted(digests(tmp_path / "outputs")) == ["m1", "m2"]
     assert processes_in(tmp_path) == []
@@ -286,7 +275,8 @@ def test_a_worker_that_never_answers(tmp_path: Path) -> None:
 def test_a_worker_that_is_killed_for_want_of_memory_is_tried_again_alone(place: Path, undisturbed: Path) -> None:
     """As the system does it: SIGKILL."""
     batch = BatchRun(place, [*SOURCES, "--jobs", "2"])
-    workers(batch, 2)[0].kill()
+    with held(batch.workers, 2) as workers:
+        workers[0].kill()
     assert batch.status() == 0, batch.text
     assert "was killed by SIGKILL: probably out of memory" in batch.text
     assert "once more, alone" in batch.text
@@ -297,9 +287,11 @@ def test_a_worker_that_is_killed_for_want_of_memory_is_tried_again_alone(place: 
 @pytest.mark.slow
 def test_two_batches_at_once_on_the_same_output(place: Path, undisturbed: Path) -> None:
     """One waits where the other is at work; together they do everything once."""
-    both = [BatchRun(place, SOURCES, log=f"log{number}.txt") for number in range(2)]
+    both = [BatchRun(place, SOURCES, log="log0.txt")]
+    with held(both[0].workers, 1):
+        both.append(BatchRun(place, SOURCES, log="log1.txt"))
+        both[1].wait_for("waits: another export is writing there")
     assert [batch.status() for batch in both] == [0, 0], [batch.text for batch in both]
     text = "".join(batch.text for batch in both)
     assert text.count(": done in") == len(SOURCES), text
-    assert "waits: another export is writing there" in text
     finish(place, undisturbed)

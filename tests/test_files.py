@@ -380,7 +380,7 @@ def processes_at_work(folder: Path) -> Iterator[psutil.Process]:
 
 def wait_for_orphans(folder: Path) -> None:
     """The worker has a process group of its own; it ends itself when its parent is gone."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while list(processes_at_work(folder)):
         assert time.monotonic() < deadline, "a worker goes on without its parent"
         time.sleep(0.05)

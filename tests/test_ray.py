@@ -11,12 +11,13 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from batch_runs import MANY_TENSORS, PATIENCE_SECONDS, BatchRun, digests, manifest_of, weights_file
+from batch_runs import MANY_TENSORS, PATIENCE_SECONDS, BatchRun, digests, held, manifest_of, weights_file
 from stores import BUCKET, S3, Asked
 
 pytestmark = pytest.mark.cluster
@@ -113,7 +114,8 @@ def test_an_onnx_file_too(cluster: Cluster, tmp_path: Path) -> None:
 def test_a_node_is_lost_in_the_middle(cluster: Cluster, tmp_path: Path) -> None:
     sources = [weights_file(tmp_path / f"m{number}.safetensors", 2 * MANY_TENSORS) for number in range(3)]
     there = BatchRun(tmp_path, [*sources, "-o", "there", "--executor", "ray"], RAY_ADDRESS=cluster.address)
-    there.wait_for(": started", 2)
+    with held(partial(workers, tmp_path), 2):
+        there.wait_for(": started", 2)
     cluster.lose_the_second_node()
     try:
         assert there.status() == 0, there.text
@@ -143,8 +145,10 @@ def test_what_fits_on_no_node_says_so(cluster: Cluster, tmp_path: Path) -> None:
 def test_ctrl_c_once_finishes_what_runs(cluster: Cluster, tmp_path: Path) -> None:
     sources = [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(8)]
     batch = BatchRun(tmp_path, [*sources, "--executor", "ray", "--ray-address", cluster.address])
-    batch.wait_for(": started", 2)
-    batch.interrupt()
+    with held(partial(workers, tmp_path), 2):
+        batch.wait_for(": started", 2)
+        batch.interrupt()
+        batch.wait_for("Ctrl-C again stops now")
     assert batch.status() == 130, batch.text
     assert 2 <= len(digests(tmp_path / "outputs")) < 8
     assert not list((tmp_path / "outputs").rglob(".*"))
@@ -154,11 +158,12 @@ def test_ctrl_c_once_finishes_what_runs(cluster: Cluster, tmp_path: Path) -> Non
 def test_ctrl_c_twice_stops_at_once(cluster: Cluster, tmp_path: Path) -> None:
     sources = [weights_file(tmp_path / f"m{number}.safetensors", 4 * MANY_TENSORS) for number in range(3)]
     batch = BatchRun(tmp_path, [*sources, "--executor", "ray", "--ray-address", cluster.address])
-    batch.wait_for(": started", 2)
-    batch.interrupt()
-    batch.wait_for("Ctrl-C again stops now")
-    batch.interrupt()
-    assert batch.status() == 130, batch.text
+    with held(partial(workers, tmp_path), 2):
+        batch.wait_for(": started", 2)
+        batch.interrupt()
+        batch.wait_for("Ctrl-C again stops now")
+        batch.interrupt()
+        assert batch.status() == 130, batch.text
     assert not list(tmp_path.glob("outputs/*/manifest.json"))
     assert not list((tmp_path / "outputs").rglob(".*"))
     assert workers(tmp_path) == []
@@ -169,9 +174,10 @@ def test_the_batch_is_killed(cluster: Cluster, tmp_path: Path) -> None:
     sources = [weights_file(tmp_path / f"m{number}.safetensors", MANY_TENSORS) for number in range(2)]
     words = [*sources, "--executor", "ray", "--ray-address", cluster.address]
     batch = BatchRun(tmp_path, words)
-    batch.wait_for(": started", 2)
-    batch.process.kill()
-    batch.process.wait()
+    with held(partial(workers, tmp_path), 2):
+        batch.wait_for(": started", 2)
+        batch.process.kill()
+        batch.process.wait()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while workers(tmp_path):
         assert time.monotonic() < deadline, "a job goes on without its batch"

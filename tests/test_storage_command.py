@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import onnx
@@ -61,18 +62,19 @@ def test_a_command_that_is_killed_is_made_good(moment: str, s3: S3, tmp_path: Pa
     before = {key: s3.content(key) for key in s3.names("runs/")}
     relu(tmp_path / "relu.onnx", "Sigmoid")
     s3.put("models/relu.onnx", (tmp_path / "relu.onnx").read_bytes())
-    process, reached = start([source, *words, "parquet"], tmp_path), threading.Event()
+    started, reached = Future[subprocess.Popen[bytes]](), threading.Event()
 
     def kill(asked: Asked) -> str | None:
         if asked.what == moment and not reached.is_set():
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            started.result().send_signal(signal.SIGKILL)
+            started.result().wait()
             reached.set()
         # Nothing that a dead process has asked for arrives.
         return "503 Service Unavailable" if reached.is_set() else None
 
     s3.fault = kill
-    assert process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+    started.set_result(start([source, *words, "parquet"], tmp_path))
+    assert started.result().wait(PATIENCE_SECONDS) == -signal.SIGKILL
     s3.fault = lambda asked: None
     left = {key: s3.content(key) for key in s3.names("runs/") if "lease" not in key}
     assert left == before or "runs/relu/manifest.json" not in left

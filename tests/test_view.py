@@ -42,7 +42,7 @@ HOSTILE = ['a"b.onnx', "a#b.onnx", "a?b.onnx", "a%41.onnx", "a<b>&c.onnx", "a b'
 def get(url: str, path: str = "", *, host: str | None = None, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body. `path` goes out as it stands, without the care that a browser takes."""
     address = url.removeprefix("http://").rstrip("/")
-    with closing(http.client.HTTPConnection(address, timeout=60)) as connection:
+    with closing(http.client.HTTPConnection(address, timeout=300)) as connection:
         connection.putrequest(method, "/" + path, skip_host=True)
         if host != "":
             connection.putheader("Host", host or address)
@@ -214,7 +214,7 @@ def test_a_signal_ends_it_well_and_at_once(folder: Path, number: signal.Signals)
         idle = socket.create_connection(address_of(url))  # as a browser keeps one
         assert get(url)[0] == 200
         process.send_signal(number)
-        output, errors = process.communicate(timeout=60)  # a connection that stays open holds nothing up
+        output, errors = process.communicate(timeout=300)  # a connection that stays open holds nothing up
         idle.close()
     assert (process.returncode, output, errors) == (0, "closed\n", "")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,7 +107,7 @@ def test_a_weight_in_a_file_of_its_own_is_read_when_clicked(browser: Browser, tm
         browser.evaluate(CLICK_NODE)
         wait_for(lambda: browser.evaluate(CLICK_WEIGHT), "the sidebar of the node")
         # The metrics of the values: the standard deviation of the kernel.
-        wait_for(lambda: "0.58002940" in browser.evaluate(SIDEBAR), lambda: browser.evaluate(SIDEBAR), seconds=20)
+        wait_for(lambda: "0.58002940" in browser.evaluate(SIDEBAR), lambda: browser.evaluate(SIDEBAR))
     assert browser.strangers() == set()
 
 
@@ -120,8 +119,8 @@ CLICK = """(() => {{
 PAGE = (
     "[...document.querySelectorAll('#toolbar-path .toolbar-path-name-button')].map((each) => each.textContent).at(-1)"
 )
-# Seconds after which the flat file is given up; the measured times are in docs/viewing.md.
-FLAT_LIMIT = 45
+# Of Chromium's work: what a graph by its blocks may take; the measured times are in docs/viewing.md.
+LIMIT_SECONDS = 20.0
 
 
 def click(browser: Browser, text: str) -> None:
@@ -178,22 +177,34 @@ def test_statistics_of_the_tables_are_in_the_sidebar(browser: Browser, tmp_path:
 
 @pytest.mark.slow
 def test_large_graphs_are_drawn_at_once(tmp_path: Path) -> None:
-    """Each in a browser of its own: the flat one may take it down."""
+    """Each in a browser of its own: the flat one may take it down. It is given up when it has shown enough."""
     for name, flat in (("chain", residual(4000)), ("masked", transformer(400))):
         onnx.save(flat, tmp_path / f"{name}.onnx")
-        view = seconds_to_draw(choose(tmp_path / f"{name}.onnx", tmp_path))
-        whole_file = seconds_to_draw(choose(tmp_path / f"{name}.onnx", tmp_path, full=True))
-        assert view * 4 < whole_file, f"{name}: {view:.1f} s by its blocks, {whole_file:.1f} s flat"
-        assert view < 20
+        view = seconds_to_draw(choose(tmp_path / f"{name}.onnx", tmp_path), LIMIT_SECONDS)
+        assert view < LIMIT_SECONDS
+        whole_file = seconds_to_draw(choose(tmp_path / f"{name}.onnx", tmp_path, full=True), 4 * view)
+        assert whole_file >= 4 * view, f"{name}: {view:.1f} s by its blocks, {whole_file:.1f} s flat"
 
 
-def seconds_to_draw(shown: Shown) -> float:
-    """From the address to the drawing; `FLAT_LIMIT` for what is not there by then, or brings the browser down."""
+def seconds_to_draw(shown: Shown, limit_seconds: float) -> float:
+    """How long Chromium works on the drawing; the limit for what takes longer, or brings it down."""
     with Viewer([shown]) as viewer, Browser() as own:
-        started = time.monotonic()
+        before = own.processor_seconds()
         own.open(viewer.url)
+
+        def is_over() -> bool:
+            return is_drawn(own) or own.processor_seconds() - before > limit_seconds
+
         try:
-            wait_for(lambda: own.evaluate(DRAWN), "the drawing", seconds=FLAT_LIMIT)
-        except (TimeoutError, RuntimeError, OSError, websocket.WebSocketException):
-            return FLAT_LIMIT
-        return time.monotonic() - started
+            wait_for(is_over, "the drawing")
+        except (RuntimeError, ConnectionError, websocket.WebSocketException):
+            return limit_seconds
+        return min(own.processor_seconds() - before, limit_seconds)
+
+
+def is_drawn(browser: Browser) -> bool:
+    """Without waiting for a page that is busy."""
+    try:
+        return bool(browser.evaluate(DRAWN, patience_seconds=1))
+    except websocket.WebSocketTimeoutException:
+        return False

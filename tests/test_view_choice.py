@@ -322,7 +322,7 @@ def test_a_signal_ends_the_command_and_leaves_nothing(tmp_path: Path, number: si
         assert get(url, "2/")[0] == 200
         assert list(temporary.rglob("*.view.onnx"))
         process.send_signal(number)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 0
     assert errors.count("500 nodes are more than 200") == 2
     assert list(temporary.iterdir()) == []

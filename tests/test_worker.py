@@ -232,7 +232,7 @@ def start(job: Job, folder: Path, descriptor: int) -> subprocess.Popen[bytes]:
     return child.process
 
 
-def wait(condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait(condition: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -260,7 +260,7 @@ def test_the_process_writes_its_result_last(job: Job, tmp_path: Path) -> None:
     os.close(writing)
     with os.fdopen(reading, "rb") as events:
         lines = events.read().splitlines()
-    assert process.wait(120) == 0
+    assert process.wait(300) == 0
     stages = [event for event in map(wire.event_from_json, lines) if isinstance(event, wire.StageEvent)]
     assert [(event.stage, event.state) for event in stages] == [
         (name, state) for name in ("import", "build", "convert", "weights", "source") for state in ("start", "end")
