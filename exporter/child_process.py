@@ -34,6 +34,9 @@ FIXED_ENVIRONMENT = {
 DEFAULT_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 # Finding children looks at every process of the machine (4 ms), so it is done more rarely than memory is read.
 LISTING_SECONDS = 0.25
+# What was killed is over within moments, unless the system itself waits for a disk that does not answer.
+KILLED_SECONDS = 10.0
+ENDING_SECONDS = 0.002
 # For a share of memory the system looks at every page of a process, which takes it 10 to 50 ms where pages are shared:
 # this part of the time is for looking.
 LOOKING_SHARE = 0.03
@@ -108,10 +111,7 @@ class ProcessTree:
 
     def ended(self) -> bool:
         """Whether the process itself has ended; it stays a zombie, and its id its own, until it is waited for."""
-        try:
-            return bool(self._root.status() == psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return True
+        return _has_ended(self._root)
 
     def held_bytes(self) -> int:
         """What they hold together: the resident set of a single process, of several the sum of their shares.
@@ -141,13 +141,16 @@ class ProcessTree:
         return max(self._rss_bytes[self._root], self._share_bytes)
 
     def kill(self) -> None:
-        """SIGKILL for all, those included that have left the process group."""
+        """SIGKILL for all, those included that have left the process group; afterwards none of them writes any more."""
         self._list()
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._root.pid, signal.SIGKILL)
         for member in self._members:
             with suppress(psutil.Error):
                 member.kill()
+        deadline = time.monotonic() + KILLED_SECONDS
+        while not all(map(_has_ended, self._members)) and time.monotonic() < deadline:
+            time.sleep(ENDING_SECONDS)
 
     def _list(self) -> None:
         """Descendants seen before stay known: when their parent has ended nobody else finds them."""
@@ -156,6 +159,14 @@ class ProcessTree:
             found += self._root.children(recursive=True)
         self._members = found + [known for known in self._members if known not in found and known.is_running()]
         self._listed = time.monotonic()
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Also where nobody has waited for it yet."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _has_started(process: psutil.Process) -> bool:

@@ -121,19 +121,32 @@ class Browser:
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
 
     def strangers(self) -> set[str]:
-        """The hosts, other than 127.0.0.1, that a request was let out to; one that a policy blocked is not."""
+        """The hosts, other than 127.0.0.1, that a request was let out to; one that a policy blocked is not.
+
+        That a request was blocked is told some time after the request itself.
+        """
+        wait_for(lambda: not self._undecided(), lambda: f"an end of {self._undecided()}")
+        failed = self._told("Network.loadingFailed")
+        blocked = {about["requestId"] for about in failed if about.get("blockedReason") == "csp"}
+        return {host for request, host in self._asked() if request not in blocked}
+
+    def _undecided(self) -> set[tuple[str, str]]:
+        """Requests of which nothing more is known yet."""
         self.evaluate("0")  # collects the events until now
-        blocked = {
-            event["params"]["requestId"]
-            for event in self.events
-            if event["method"] == "Network.loadingFailed" and event["params"].get("blockedReason") == "csp"
+        ends = self._told("Network.responseReceived", "Network.loadingFinished", "Network.loadingFailed")
+        ended = {about["requestId"] for about in ends}
+        return {(request, host) for request, host in self._asked() if request not in ended}
+
+    def _asked(self) -> set[tuple[str, str]]:
+        """The requests to elsewhere: their ids and hosts, of a file its address."""
+        urls = {
+            (about["requestId"], urlsplit(about["request"]["url"])) for about in self._told("Network.requestWillBeSent")
         }
-        asked = {
-            urlsplit(event["params"]["request"]["url"])
-            for event in self.events
-            if event["method"] == "Network.requestWillBeSent" and event["params"]["requestId"] not in blocked
-        }
-        return {url.hostname or url.geturl() for url in asked if url.scheme not in LOCAL_SCHEMES} - {"127.0.0.1"}
+        found = {(request, url.hostname or url.geturl()) for request, url in urls if url.scheme not in LOCAL_SCHEMES}
+        return {(request, host) for request, host in found if host != "127.0.0.1"}
+
+    def _told(self, *methods: str) -> list[dict[str, Any]]:
+        return [event["params"] for event in self.events if event["method"] in methods]
 
     def processor_seconds(self) -> float:
         """How long all of its processes have worked so far, which is the same on a machine with much else to do."""

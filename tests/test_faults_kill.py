@@ -126,8 +126,8 @@ class Chain:
         assert self.finished() == reference
         for folder in self.output.iterdir():
             assert {path.name for path in folder.iterdir()} == {*reference[folder.name], files.MANIFEST}
-        assert list(self.temporary.iterdir()) == []
         self.wait_for_orphans()
+        assert list(self.temporary.iterdir()) == []
         self.completed += 1
 
     def log(self) -> str:

@@ -183,12 +183,13 @@ def test_a_path_is_marked(report: Page) -> None:
 
 def test_the_table_sorts_and_filters(report: Page) -> None:
     sizes = {layer.namespace: layer.params for layer in residual().layers}
-    assert [name for name in report.do(ROWS) if name in sizes][:3] == ["image", "stem", "block1_conv"]
-    report.do("document.querySelector('#layers-app [col-id=Parameters] .ag-header-cell-label').click()")
 
     # The table replaces its rows one after the other, in its own time.
     def rows() -> list[str]:
         return [name for name in report.do(ROWS) if name in sizes]
+
+    wait_for(lambda: rows()[:3] == ["image", "stem", "block1_conv"], lambda: f"in their order: {rows()}")
+    report.do("document.querySelector('#layers-app [col-id=Parameters] .ag-header-cell-label').click()")
 
     def are_sorted() -> bool:
         found = [sizes[name] for name in rows()]
