@@ -29,7 +29,7 @@ from test_archives import values
 from exporter.errors import UnsupportedError, UsageError
 from exporter.lazy import LazyArray
 from exporter.options import ExportOptions, checked
-from exporter.sources.conversion import runnable
+from exporter.sources.conversion import kernels
 from exporter.sources.conversion.precision import Losses, StoredArray, stored_nbytes, value_grows
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -279,6 +279,7 @@ NEVER_CONVERTED = set(
     "Attention Col2Im Det GlobalLpPool Hardmax LpPool MaxRoiPool MaxUnpool Mean MeanVarianceNormalization"  # noqa: SIM905
     " MelWeightMatrix Multinomial Upsample".split()
 )
+NEVER_OF_WHOLE_NUMBERS = {"BitCast", "GridSample", "QuantizeLinear", "SplitToSequence"}
 # Without a kernel, but made of other ops by ONNX Runtime, in float64 and without overflowing.
 HAVE_FORMULAS = {"Elu", "HardSigmoid", "LeakyRelu", "PRelu", "Selu", "Softsign", "ThresholdedRelu"}
 
@@ -334,18 +335,31 @@ def test_losses_are_counted_once_however_often_a_weight_is_made() -> None:
     )
 
 
-def test_the_ops_without_float64_are_those_of_the_runtime() -> None:
-    """By ONNX Runtime's registry of kernels, in which recurrent ones refuse float64 only when they run."""
-    kernels: dict[str, set[str]] = {}
+def lacking(dtype: str) -> set[str]:
+    """The ops of ONNX for which ONNX Runtime has no kernel of a type that ONNX allows, by its registry."""
+    registered: dict[str, set[str]] = {}
     for kernel in runtime.get_all_opkernel_def():
         if kernel.provider == "CPUExecutionProvider" and not kernel.domain:
             for parameter, types in kernel.type_constraints.items():
-                kernels.setdefault(f"{kernel.op_name} {parameter}", set()).update(types)
-    lacking = set()
+                registered.setdefault(f"{kernel.op_name} {parameter}", set()).update(types)
+    found = set()
     for schema in onnx.defs.get_all_schemas():
         for constraint in schema.type_constraints if not schema.domain else ():
-            types = kernels.get(f"{schema.name} {constraint.type_param_str}")
-            if types and "tensor(double)" in constraint.allowed_type_strs and "tensor(double)" not in types:
-                lacking.add(schema.name)
-    assert runnable.NO_FLOAT64_KERNEL - lacking == {"GRU", "LSTM"}
-    assert lacking - runnable.NO_FLOAT64_KERNEL <= NEVER_CONVERTED | HAVE_FORMULAS
+            types = registered.get(f"{schema.name} {constraint.type_param_str}")
+            if types and f"tensor({dtype})" in constraint.allowed_type_strs and f"tensor({dtype})" not in types:
+                found.add(schema.name)
+    return found
+
+
+def test_the_ops_without_float64_are_those_of_the_runtime() -> None:
+    """By ONNX Runtime's registry of kernels, in which recurrent ones refuse float64 only when they run."""
+    assert kernels.NO_FLOAT64_KERNEL - lacking("double") == {"GRU", "LSTM"}
+    assert lacking("double") - kernels.NO_FLOAT64_KERNEL <= NEVER_CONVERTED | HAVE_FORMULAS
+
+
+@pytest.mark.parametrize("kind", sorted(kernels.WHOLE))
+def test_the_ops_without_whole_numbers_are_those_of_the_runtime(kind: int) -> None:
+    dtype = kernels.NAMES[kind].removeprefix("tensor(").removesuffix(")")
+    known = {op for op, kinds in kernels.NO_KERNEL.items() if kind in kinds}
+    assert known - lacking(dtype) == set()
+    assert lacking(dtype) - known <= NEVER_CONVERTED | NEVER_OF_WHOLE_NUMBERS

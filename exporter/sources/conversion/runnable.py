@@ -1,38 +1,25 @@
-"""Casts where ONNX, or ONNX Runtime's CPU provider, does not take an op's inputs in the dtype that flows there.
+"""The dtypes in which a finished graph is stored and computes.
 
 `--dtype float16` rounds a finished float32 graph: every float value becomes float16, but for the parameters that ONNX
-defines without it. A float64 graph keeps its values, and the ops without a float64 kernel compute in float32.
+defines without it. Otherwise values keep their types, and ops that have no kernel for them compute in another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from exporter.lazy import LazyArray
 from exporter.records import TensorSpec
+from exporter.sources.conversion.casts import Casts, cast, value_types
+from exporter.sources.conversion.kernels import detour, wants_float32
 from exporter.sources.conversion.precision import FLOAT16, Losses, StoredArray, store
-from exporter.sources.rewriting.onnx_graph import graphs, replace, stub, subgraphs, used_names
+from exporter.sources.rewriting.onnx_graph import graphs, replace, stub, used_names
 
 FLOAT, HALF, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE
-# Ops that ONNX defines for float64 and ONNX Runtime 1.32 cannot run in it on the CPU: its registry of kernels says so,
-# for recurrent ops the kernel itself does when it runs.
-# fmt: off
-NO_FLOAT64_KERNEL = frozenset((
-    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "AveragePool", "Conv", "ConvTranspose", "Cosh", "Erf",
-    "Gelu", "GlobalAveragePool", "GlobalMaxPool", "GRU", "InstanceNormalization", "LRN", "LSTM", "NonZero",
-    "OneHot", "Resize", "RNN", "Sinh", "Softplus", "Tan",
-))
-# fmt: on
-# Lookup tables; their numbers are of float32.
-LABEL_ENCODER_DOMAIN, LABEL_ENCODER_OPSET = "ai.onnx.ml", 2
-# Without a float16 kernel ONNX Runtime takes ONNX's own formula, if there is one, in which exp(12) is infinite.
-OVERFLOWING = ("ReduceLogSumExp", "Softplus")
 # Attributes that name the dtype of an op's output.
 DTYPE_ATTRIBUTES = ("to", "dtype")
 # Constants of the graph (epsilons, masks) are kept from becoming 0 and infinite, as onnxconverter-common does.
@@ -42,8 +29,6 @@ SMALLEST_FLOAT16, LARGEST_FLOAT16 = 2.0**-24, float(np.finfo(np.float16).max)
 SUMS_IN_FLOAT32 = ("LayerNormalization", "RMSNormalization")
 
 Notes = Callable[[], tuple[str, ...]]
-# Whether a parameter of the node, for which ONNX allows these types, is not to have the dtype that flows there.
-Refuses = Callable[[NodeProto, Sequence[str]], bool]
 
 
 def finish(
@@ -59,108 +44,25 @@ def finish(
     suit. Returns the lazy initializers, and what to tell the user when they have been made.
     """
     losses, about = Losses(), ""
+    if ops := ", ".join(_cast_around(model)):
+        about = f"{ops} compute in float32: ONNX Runtime has no float64 kernels for them on the CPU"
     if dtype == FLOAT16:
         half = {spec.name for spec in interface if spec.dtype == "float16"}
         weights = _Rounding(model, weights, losses, stays_float32).finish(half)
-    else:
-        _cast_around(model, HALF, _wants_float32)
-        if ops := ", ".join(_cast_around(model, DOUBLE, lambda node: node.op_type in NO_FLOAT64_KERNEL)):
-            about = f"{ops} compute in float32: ONNX Runtime has no float64 kernels for them on the CPU"
     lazy = store(model, weights)
     return lazy, lambda: (*filter(None, [about]), *losses.notes())
-
-
-@dataclass
-class _Casts:
-    """Casts to float32 and back, to `back`, around the parameters of type `kind` that refuse it.
-
-    `exact` has constants that exist in float32 too: name → that one's name. `used` collects those that are wanted,
-    and `ops` the types of the nodes.
-    """
-
-    kind: int
-    back: int
-    refuses: Refuses
-    opset: int
-    exact: Mapping[str, str] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
-    ops: set[str] = field(default_factory=set)
-
-    def insert(self, graph: GraphProto, typed: GraphProto, outer: Mapping[str, int]) -> None:
-        """`typed` is the same graph with the types of its values; `outer` has those of what is around it."""
-        types = {**outer, **value_types(typed)}
-        nodes: list[NodeProto] = []
-        made: dict[str, str] = {}
-        for node, typed_node in zip(list(graph.node), list(typed.node), strict=True):
-            for body, typed_body in zip(subgraphs(node), subgraphs(typed_node), strict=True):
-                self.insert(body, typed_body, types)
-            before, after = self._around(node, types, made)
-            self.ops.update({node.op_type} if before or after else ())
-            nodes += [*before, node, *after]
-        used = {name for node in nodes for name in used_names(node)} | {value.name for value in graph.output}
-        unused = {name for name in made if name not in used}
-        replace(graph.node, [node for node in nodes if not (node.op_type == "Cast" and node.output[0] in unused)])
-
-    def _around(
-        self, node: NodeProto, types: Mapping[str, int], made: dict[str, str]
-    ) -> tuple[list[NodeProto], list[NodeProto]]:
-        before: list[NodeProto] = []
-        after: list[NodeProto] = []
-        opset = LABEL_ENCODER_OPSET if node.domain == LABEL_ENCODER_DOMAIN else self.opset
-        if not onnx.defs.has(node.op_type, opset, node.domain):
-            return before, after
-        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-        for place, name in enumerate(node.input):
-            if types.get(name) == self.kind and self.refuses(node, _allowed(schema.inputs, place)):
-                if name in self.exact:
-                    self.used.add(name)
-                elif name not in made:
-                    before.append(_cast(name, f"{name}/float32", FLOAT, node.name))
-                made[name] = self.exact.get(name, f"{name}/float32")
-                node.input[place] = made[name]
-        for place, name in enumerate(node.output):
-            if types.get(name) == self.kind and self.refuses(node, _allowed(schema.outputs, place)):
-                # Where the next node wants float32 too, it takes this.
-                node.output[place] = made[name] = f"{name}/float32"
-                after.append(_cast(made[name], name, self.back, node.name))
-        return before, after
-
-
-def _cast(value: str, output: str, dtype: int, name: str) -> NodeProto:
-    return helper.make_node("Cast", [value], [output], name=name, to=dtype)
-
-
-def _allowed(parameters: Sequence[Any], place: int) -> Sequence[str]:
-    """The types that ONNX allows for a parameter; the last one may be there any number of times."""
-    return parameters[min(place, len(parameters) - 1)].types
-
-
-def value_types(graph: GraphProto) -> dict[str, int]:
-    """Element types of the tensors of a graph, as far as it says them."""
-    values = (*graph.input, *graph.value_info, *graph.output)
-    return {value.name: value.type.tensor_type.elem_type for value in values} | {
-        proto.name: proto.data_type for proto in graph.initializer
-    }
 
 
 def _opset(model: ModelProto) -> int:
     return next(entry.version for entry in model.opset_import if not entry.domain)
 
 
-def _wants_float32(node: NodeProto) -> bool:
-    """Whether ONNX Runtime has no kernel for float16: `ScatterND` has one as long as it reduces nothing."""
-    reduces = any(each.name == "reduction" and each.s != b"none" for each in node.attribute)
-    return node.op_type in OVERFLOWING or (node.op_type == "ScatterND" and reduces)
-
-
-def _cast_around(model: ModelProto, kind: int, wanted: Callable[[NodeProto], bool]) -> list[str]:
-    """Let the wanted ops compute in float32 what flows in `kind`; in place. Returns the types that there are."""
+def _cast_around(model: ModelProto) -> list[str]:
+    """Let ops compute in a type that they can run in; in place. Returns the types of those that lose float64."""
     typed = onnx.shape_inference.infer_shapes(model)
-    if not any(kind in value_types(graph).values() for graph in graphs(typed.graph)):
-        return []
-    casts = _Casts(kind, kind, lambda node, types: wanted(node) and "tensor(float)" in types, _opset(model))
+    casts = Casts(detour, _opset(model))
     casts.insert(model.graph, typed.graph, {})
-    return sorted(casts.ops)
+    return sorted(casts.ops.get(DOUBLE, ()))
 
 
 class _Rounding:
@@ -184,7 +86,7 @@ class _Rounding:
         arrays = {name: self.weights[proto.name] for name, proto in exact.items() if proto.name in self.weights}
         for inner in graphs(self.graph):
             self._round(inner)
-        casts = _Casts(FLOAT, HALF, self._refuses, _opset(self.model), names)
+        casts = Casts(self._detour, _opset(self.model), {FLOAT: HALF}, names)
         casts.insert(self.graph, typed.graph, {})
         for name in sorted(casts.used):
             self._add_exact(names[name], exact[names[name]], arrays)
@@ -207,12 +109,12 @@ class _Rounding:
             for attribute in node.attribute if not self._stays(node) else ():
                 _round_attribute(attribute)
 
-    def _refuses(self, node: NodeProto, types: Sequence[str]) -> bool:
-        return "tensor(float16)" not in types or self._stays(node)
+    def _detour(self, node: NodeProto, kind: int, allowed: Sequence[str]) -> int | None:
+        return FLOAT if kind == FLOAT and ("tensor(float16)" not in allowed or self._stays(node)) else None
 
     def _stays(self, node: NodeProto) -> bool:
         is_sound = node.op_type in SUMS_IN_FLOAT32
-        return _wants_float32(node) or (not is_sound and self.stays_float32(node))
+        return wants_float32(node) or (not is_sound and self.stays_float32(node))
 
     def _round_initializer(self, proto: TensorProto) -> None:
         array = self.weights.get(proto.name)
@@ -242,7 +144,7 @@ class _Rounding:
         self.weights = {renamed.get(name, name): array for name, array in self.weights.items()}
         kind = HALF if is_input else FLOAT
         ends = renamed.items() if is_input else ((inner, outer) for outer, inner in renamed.items())
-        casts = [_cast(value, output, kind, "") for value, output in ends]
+        casts = [cast(value, output, kind, "") for value, output in ends]
         nodes = list(self.graph.node)
         replace(self.graph.node, [*casts, *nodes] if is_input else [*nodes, *casts])
 

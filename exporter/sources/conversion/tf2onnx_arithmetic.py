@@ -5,6 +5,7 @@ What differs are whole numbers below zero, and types that ONNX's op of the same 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,17 @@ def step(graph: Graph, node: Node, op_type: str, *inputs: str, **attributes: Any
 
 def constant(graph: Graph, node: Node, value: Any, dtype: Any) -> str:
     return str(graph.make_const(node.child_name(), np.array(value, dtype)).output[0])
+
+
+def computed_in(graph: Graph, node: Node, dtype: int, places: Iterable[int] = (0,)) -> None:
+    """Let the node take these inputs in `dtype`, and give its first output in it, between casts."""
+    for place in places:
+        graph.insert_new_node_on_input(node, "Cast", node.input[place], input_index=place, to=dtype)
+    result, own = node.output[0], graph.get_dtype(node.output[0])
+    back = graph.insert_new_node_on_output("Cast", result, name=node.child_name(), to=own)
+    graph.copy_shape(result, back.output[0])
+    graph.set_dtype(back.output[0], own)
+    graph.set_dtype(result, dtype)
 
 
 @handler.tf_op("FloorMod")

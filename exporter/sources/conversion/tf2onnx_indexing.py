@@ -13,7 +13,7 @@ from tf2onnx import handler, rewriter, tfonnx
 from tf2onnx.graph import Graph, Node
 from tf2onnx.onnx_opset import nn, tensor
 
-from exporter.sources.conversion.tf2onnx_arithmetic import constant, replace, step
+from exporter.sources.conversion.tf2onnx_arithmetic import computed_in, constant, replace, step
 
 END = np.iinfo(np.int64).max
 
@@ -24,13 +24,15 @@ class ScatterNd:
 
     @classmethod
     def version_11(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
-        if not _are_distinct(node.inputs[0]) and graph.get_dtype(node.input[1]) != TensorProto.BOOL:
+        if not _are_distinct(node.inputs[0]):
             raise ValueError("its indices may name a place twice, which ONNX adds up from --opset 16 on")
         tensor.ScatterND.version_11(graph, node, **kwargs)
 
     @classmethod
     def version_16(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
-        adds = not _are_distinct(node.inputs[0]) and graph.get_dtype(node.input[1]) != TensorProto.BOOL
+        adds = not _are_distinct(node.inputs[0])
+        if adds and graph.get_dtype(node.input[1]) == TensorProto.BOOL:
+            computed_in(graph, node, TensorProto.INT32, (1,))
         tensor.ScatterND.version_11(graph, node, **kwargs)
         if adds:
             node.set_attr("reduction", "add")

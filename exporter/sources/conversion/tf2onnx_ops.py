@@ -6,7 +6,7 @@ Importing this module registers the handlers; `REWRITERS` is for `process_graphs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from tf2onnx.onnx_opset import controlflow
 from exporter.sources.conversion import tf2onnx_convolutions as tf2onnx_convolutions
 from exporter.sources.conversion import tf2onnx_einsum as tf2onnx_einsum
 from exporter.sources.conversion import tf2onnx_indexing as tf2onnx_indexing
-from exporter.sources.conversion import tf2onnx_quantising
+from exporter.sources.conversion import tf2onnx_norms as tf2onnx_norms
+from exporter.sources.conversion import tf2onnx_quantising, tf2onnx_types
 from exporter.sources.conversion import tf2onnx_resizing as tf2onnx_resizing
 from exporter.sources.conversion import tf2onnx_segments as tf2onnx_segments
 from exporter.sources.conversion.tf2onnx_arithmetic import constant, replace, step
@@ -120,5 +121,7 @@ REWRITERS: list[Callable[[Graph, list[Node]], list[Node]]] = [rewrite_sign_bit, 
 @contextmanager
 def corrected() -> Iterator[None]:
     """Without the faults of tf2onnx's own rewriters until the block ends."""
-    with tf2onnx_convolutions.installed(), tf2onnx_indexing.installed(), tf2onnx_quantising.installed():
+    with ExitStack() as stack:
+        for part in (tf2onnx_convolutions, tf2onnx_indexing, tf2onnx_quantising, tf2onnx_types):
+            stack.enter_context(part.installed())
         yield

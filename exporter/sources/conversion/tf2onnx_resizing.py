@@ -154,10 +154,12 @@ def _as_products(graph: Graph, node: Node, matrices: list[np.ndarray]) -> None:
 
 @handler.tf_op("CropAndResize")
 class CropAndResize:
-    """TensorFlow rounds to the nearest pixel, tf2onnx down where two are as near."""
+    """TensorFlow rounds to the nearest pixel, tf2onnx down where two are as near. The result is always float32."""
 
     @classmethod
     def version_13(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        if graph.get_dtype(node.input[0]) != TensorProto.FLOAT:
+            graph.insert_new_node_on_input(node, "Cast", node.input[0], to=TensorProto.FLOAT)
         output = node.output[0]
         nn.CropAndResize.version_13(graph, node, **kwargs)
         loop = graph.get_node_by_output(output)
