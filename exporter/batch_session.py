@@ -55,7 +55,7 @@ class BatchSession:
 
     @termination_interrupts()
     def export(self, entries: Sequence[plan.Entry]) -> int:
-        """The exit status: that of the first source that failed. Raises UsageError and StoppedError.
+        """The exit status: that of the gravest failure. Raises UsageError and StoppedError.
 
         SIGTERM and SIGHUP end it as Ctrl-C does, also while it plans and while it writes the report.
         """

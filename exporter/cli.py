@@ -46,7 +46,7 @@ Commands:
   summary SOURCE    show what a model consists of, on one screen
 
 \b
-Exit status, that of the first SOURCE that failed:
+Exit status; of several SOURCEs the gravest, in the order 1 7 8 3 4 6 5 2:
   0    all done, or up to date
   1    a defect of this program
   2    wrong usage: an unknown name, format or option value

@@ -7,6 +7,7 @@ Exit statuses (also in the README): 0 done, 1 a defect of this program, 2 wrong 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 
@@ -118,6 +119,18 @@ ERRORS: dict[str, type[ExportError]] = {
         LostOutputError,
     )
 }
+# What lies in the program or the machine, and so may befall every model, comes first; then a result that is wrong; then
+# what lies in one source.
+GRAVEST_FIRST = (
+    InternalError.status,
+    OutputError.status,
+    ResourceError.status,
+    MismatchError.status,
+    SourceError.status,
+    UnsupportedError.status,
+    TrustError.status,
+    UsageError.status,
+)
 # What is worth a second try.
 MAY_PASS = (TransientError.__name__, LostSourceError.__name__, LostOutputError.__name__)
 
@@ -126,3 +139,8 @@ def from_record(record: dict[str, str]) -> ExportError:
     """The inverse of `ExportError.as_record`; an unknown type becomes an `InternalError`."""
     fields = {key: record.get(key, "") for key in ("where", "why", "hint")}
     return ERRORS.get(record.get("type", ""), InternalError)(record.get("what", ""), **fields)
+
+
+def gravest_status(errors: Iterable[ExportError | None]) -> int:
+    """The exit status of several models together, 0 without an error: their order and their timing do not matter."""
+    return min((error.status for error in errors if error is not None), key=GRAVEST_FIRST.index, default=0)

@@ -41,6 +41,16 @@ def output_error(error: OSError, path: Path | str) -> OutputError:
     return OutputError("cannot be written", where=str(path), why=why, hint=hint)
 
 
+@contextmanager
+def named_with(flag: str) -> Iterator[None]:
+    """What is written inside was named with another flag than --output, and errors say so."""
+    try:
+        yield
+    except OutputError as error:
+        error.hint = error.hint.replace("--output", flag)
+        raise
+
+
 def require_space(folder: Path | str, nbytes: int) -> None:
     """Raises OutputError when the folder's disk has no room for that much: better now than after an hour."""
     free = shutil.disk_usage(folder).free

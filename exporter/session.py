@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from exporter import console, plan, resuming, summary, wire
-from exporter.errors import StoppedError, from_record
+from exporter.errors import StoppedError, from_record, gravest_status
 from exporter.options import checked
 from exporter.records import Job, Outcome
 from exporter.storage.addresses import public
@@ -108,8 +108,8 @@ class Session:
                 return
 
     def status(self, outcomes: Sequence[Outcome]) -> int:
-        """That of the first source that failed, 0 when none did."""
-        return next((error.status for error in map(summary.failure, outcomes) if error is not None), 0)
+        """That of the gravest failure, 0 without one."""
+        return gravest_status(map(summary.failure, outcomes))
 
 
 def serve(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import pty
 import resource
@@ -21,7 +22,15 @@ import pytest
 
 from exporter import cli, console, files, memory, wire
 from exporter.commands.reading_options import OPTIONS, reading_options
-from exporter.errors import ERRORS, MismatchError, OutputError, TrustError
+from exporter.errors import (
+    ERRORS,
+    MismatchError,
+    OutputError,
+    SourceError,
+    TransientError,
+    TrustError,
+    gravest_status,
+)
 from exporter.options import ExportOptions
 from exporter.records import Job, Outcome, OutputDifference, PictureOptions, Stage, Verification, WrittenFile
 from exporter.sources.detection.applications import application_names
@@ -315,7 +324,7 @@ def test_view_after_an_export_shows_the_first_that_is_there(
 
     monkeypatch.setattr(choice, "choose", choose)
     monkeypatch.setattr(server, "serve", serve)
-    assert cli.main(["resnet50", "resnet101", "vgg19", "--view", "--no-browser", "--port", "8080"], recorder) == 5
+    assert cli.main(["resnet50", "resnet101", "vgg19", "--view", "--no-browser", "--port", "8080"], recorder) == 3
     assert cli.main(["view", "here", "there", "--full", "--host", "0.0.0.0"], recorder) == 0
     assert calls == [
         ([Path("outputs/resnet101")], 8080, False, "127.0.0.1"),
@@ -332,6 +341,18 @@ def test_the_exit_statuses_in_the_help_are_those_of_the_errors() -> None:
     listed = {line.split()[0] for line in cli.EPILOG.split("Exit status")[1].splitlines()[1:] if line.strip()}
     assert listed == {str(error.status) for error in ERRORS.values()} | {"0", "130"}
     assert MismatchError.status == 3
+
+
+def test_the_gravest_of_several_is_the_exit_status_in_any_order() -> None:
+    order = cli.EPILOG.partition("in the order ")[2].partition(":")[0].split()
+    assert sorted(order) == sorted({str(error.status) for error in ERRORS.values()}), "each has its place"
+    refused, mismatch, killed = SourceError("is broken"), MismatchError("disagrees"), TransientError("was killed")
+    for errors in itertools.permutations([refused, None, mismatch, killed]):
+        assert gravest_status(errors) == killed.status
+    assert gravest_status([refused, mismatch]) == mismatch.status
+    assert gravest_status([None, None]) == gravest_status([]) == 0
+    found = [next(error for error in ERRORS.values() if str(error.status) == status)("…") for status in order]
+    assert [str(gravest_status(found[place:])) for place in range(len(found))] == order
 
 
 def forbidden_modules(code: str, *arguments: str, cwd: Path | None = None) -> set[str]:

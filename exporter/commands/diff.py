@@ -131,5 +131,5 @@ def _show(difference: differences.Difference, style: str, everything: bool) -> N
 def _draw(difference: differences.Difference, path: Path, seconds: float) -> None:
     from exporter.diff import picture as diff_picture
 
-    with files.new_file(path) as stream:
+    with files.named_with("--svg"), files.new_file(path) as stream:
         stream.write(diff_picture.draw(difference, seconds=seconds))

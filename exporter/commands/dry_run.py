@@ -10,6 +10,7 @@ from typing import Any
 from exporter import console, memory, plan, resuming
 from exporter.batch.needs import need_bytes
 from exporter.batch.tasks import Policy
+from exporter.errors import gravest_status
 from exporter.memory import format_bytes
 from exporter.records import Job
 
@@ -20,17 +21,17 @@ Row = dict[str, Any]
 
 
 def show_plan(entries: Sequence[plan.Entry], policy: Policy, form: str) -> int:
-    """The exit status: that of the first model that cannot be exported, 0 when all can. Raises UsageError."""
+    """The exit status: the gravest of what cannot be exported, 0 when all can. Raises UsageError."""
     planned = plan.plan_entries(entries)
     rows = [_row(each, force=policy.force) for each in planned]
     if form == "json":
         console.page([(line, {})] for line in _json_lines(rows))
     else:
         console.page([(line, {})] for line in [*_table_lines(rows), "", *_total_lines(rows, policy)])
-    refusals = [each for each in planned if isinstance(each, plan.Refusal)]
-    for refusal in refusals:
-        console.report(refusal.error)
-    return refusals[0].error.status if refusals else 0
+    refused = [each.error for each in planned if isinstance(each, plan.Refusal)]
+    for error in refused:
+        console.report(error)
+    return gravest_status(refused)
 
 
 def _row(planned: Job | plan.Refusal, *, force: bool) -> Row:

@@ -85,6 +85,7 @@ class Telling:
             batch_summary.show(report, written, place=place, verbose=self.options.verbose)
         if self._metrics and self._metrics.error:
             self._report(self._metrics.error)
+            status = status or self._metrics.error.status
         return status
 
     def _report(self, error: ExportError) -> None:

@@ -15,7 +15,7 @@ from exporter import __version__, wire
 from exporter.batch.listener import Listener
 from exporter.batch.tasks import BatchResult, Result, Task
 from exporter.errors import OutputError
-from exporter.files import remove_temporaries, write_lines
+from exporter.files import named_with, remove_temporaries, write_lines
 from exporter.records import Outcome
 from exporter.reports.tally import Budget, Tally
 
@@ -57,7 +57,7 @@ class MetricsFile(Listener):
         self.error: OutputError | None = None
         self._written = 0.0
         remove_temporaries(path)
-        write_lines(path, lines(self.tally, batch, budget))
+        self._replace(durable=True)
 
     def begin(self, tasks: Sequence[Task], refused: Sequence[Outcome]) -> None:
         self.tally.begin(tasks, refused)
@@ -90,10 +90,14 @@ class MetricsFile(Listener):
     def _write(self) -> None:
         self._written = time.monotonic()
         try:
-            write_lines(self.path, lines(self.tally, self.batch, self.budget), durable=False)
+            self._replace(durable=False)
             self.error = None
         except OutputError as error:
             self.error = error
+
+    def _replace(self, *, durable: bool) -> None:
+        with named_with("--metrics-file"):
+            write_lines(self.path, lines(self.tally, self.batch, self.budget), durable=durable)
 
 
 def lines(tally: Tally, batch: str, budget: Budget) -> Iterator[str]:
