@@ -32,7 +32,9 @@ def verification_lines(verification: Verification | None) -> list[str]:
     if verification.status == "skipped":
         needed = verification.needed_bytes
         reason = f": {verification.reason}" if verification.reason else ""
-        memory = f" (it needs {format_bytes(needed)})" if needed and format_bytes(needed) not in reason else ""
+        lacks_memory = any(word in reason.lower() for word in ("memory", "bad_alloc"))
+        tells = needed and lacks_memory and format_bytes(needed) not in reason
+        memory = f" (it needs {format_bytes(needed)})" if needed and tells else ""
         return [f"verification: SKIPPED, {NOT_COMPARED}{reason}{memory}"]
     verdict = "passed" if verification.status == "passed" else "MISMATCH"
     but = f", but {verification.reason}" if verification.status == "passed" and verification.reason else ""

@@ -19,7 +19,7 @@ from keras import layers
 
 from exporter import memory
 from exporter.records import Job, Layer, ModelGraph, TensorSpec, Verification
-from exporter.verification import children, comparison, sample_inputs, tolerances, verifying
+from exporter.verification import attempts, children, comparison, sample_inputs, tolerances, verifying
 
 INF, NAN = math.inf, math.nan
 
@@ -233,6 +233,7 @@ def test_the_source_runs_beside_the_conversion(tmp_path: Path, dtype: str, besid
     ("role", "status", "log", "verdict", "fragment"),
     [
         ("reference", 1, "Traceback\nValueError: no\n\n", "skipped", "could not be run for comparison: ValueError: no"),
+        ("reference", 1, "ValueError: no\n  * inputs=tf.Tensor(…)\n", "skipped", "for comparison: ValueError: no"),
         ("reference", -9, "", "skipped", "killed by signal 9, probably out of memory"),
         ("reference", 1, "", "skipped", "it printed nothing"),
         ("runtime", 1, "x\nRuntimeError: bad node", "mismatch", "cannot run the file: RuntimeError: bad node"),
@@ -244,6 +245,70 @@ def test_children_that_fail(role: str, status: int, log: str, verdict: str, frag
     found = children._failed(role, status, log)
     assert found.status == verdict
     assert fragment in found.reason
+
+
+def spec(*shape: int | None) -> TensorSpec:
+    return TensorSpec("x", shape, "float32")
+
+
+def takes(*sizes: int, empty_up_to: int = 0) -> Any:
+    """A source that raises below the first of `sizes`, and has empty outputs up to `empty_up_to`."""
+
+    def run(inputs: Sequence[TensorSpec]) -> list[np.ndarray]:
+        size = (inputs[0].shape or ())[1] or 0
+        if size < sizes[0]:
+            raise ValueError(f"{size} is too short")
+        return [np.zeros(0 if size <= empty_up_to else 3)]
+
+    return run
+
+
+def test_larger_inputs_are_tried_until_the_source_takes_them() -> None:
+    choices = [(spec(2, size, 4),) for size in (16, 256, 4096)]
+    assert attempts.first_that_runs(choices, takes(1), (ValueError,))[0] == 0
+    assert attempts.first_that_runs(choices, takes(200), (ValueError,))[0] == 1
+    assert attempts.first_that_runs(choices, takes(1, empty_up_to=256), (ValueError,))[0] == 2
+    assert attempts.first_that_runs(choices, takes(20, empty_up_to=9999), (ValueError,))[0] == 1, "empty is all it has"
+    with pytest.raises(ValueError, match="16 is too short"):
+        attempts.first_that_runs(choices, takes(9999), (ValueError,))
+    with pytest.raises(ValueError, match="16 is too short"):
+        attempts.first_that_runs(choices, takes(20), (KeyError,))
+
+
+def test_larger_inputs_are_there_where_sizes_are_open_and_memory_is(tmp_path: Path) -> None:
+    free = verifying.Comparison(JOB, graph(), [spec(None, None, 4)], tmp_path / "m.onnx", tmp_path)
+    assert [inputs[0].shape for inputs in free._request.larger] == [(2, 256, 4), (2, 4096, 4), (2, 16384, 4)]
+    image = verifying.Comparison(JOB, graph(), [spec(None, None, None, 3)], tmp_path / "m.onnx", tmp_path)
+    assert [inputs[0].shape for inputs in image._request.larger] == [(2, 256, 256, 3), (2, 512, 512, 3)]
+    fixed = verifying.Comparison(JOB, graph(), [spec(None, 16, 4)], tmp_path / "m.onnx", tmp_path)
+    assert fixed._request.larger == ()
+    small = dataclasses.replace(JOB, max_memory_bytes=1)
+    assert verifying.Comparison(small, graph(), [spec(None, None)], tmp_path / "m.onnx", tmp_path)._request.larger == ()
+
+
+def test_what_a_source_does_not_take_is_said_in_plain_words() -> None:
+    message = (
+        "Exception when calling Conv1D.call().\n\n\x1b[1m{{node x}} size is negative\x1b[0m\n\nArguments received by x"
+    )
+    choices = [(spec(2, 16, 4),), (spec(2, 4096, 4),)]
+    said = attempts.sentence(ValueError(f"{message}: tf.Tensor(shape=())"), choices)
+    assert (
+        "on inputs of 2×16×4 and 2×4096×4: ValueError: Exception when calling Conv1D.call(). size is negative;" in said
+    )
+    assert said.endswith("--input-shape chooses other sizes than these")
+    assert "tf.Tensor" not in said
+    assert attempts.sentence(ValueError("no"), choices[:1]).endswith("on inputs of 2×16×4: ValueError: no")
+
+
+@pytest.mark.slow
+def test_a_model_that_crops_more_than_the_usual_length_is_compared(tmp_path: Path) -> None:
+    x = keras.Input((None, 4), name="sequence")
+    y = layers.Cropping1D(20)(layers.Conv1D(4, 11, name="conv")(x))
+    keras.Model(x, layers.Conv1D(3, 5, name="head")(y)).save(tmp_path / "m.keras")
+    found = export_here(tmp_path / "m.keras", tmp_path / "out").verification
+    assert found is not None
+    assert found.status == "passed", found.reason
+    assert [output.shape for output in found.outputs] == [(2, 202, 3)]
 
 
 # On real files ----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from exporter.records import Job
 from exporter.sources import SOURCES
@@ -18,6 +19,9 @@ from exporter.sources.keras_models.loading import load_weights_file
 from exporter.sources.keras_models.random_weights import random_value
 from exporter.sources.keras_models.symbolic_inputs import with_inputs
 from exporter.sources.keras_models.user_code import register_custom_objects
+
+# What a source raises for inputs that are too small for it: Keras, TensorFlow's kernels, TensorFlow Lite's interpreter.
+UNFIT = (ValueError, tf.errors.InvalidArgumentError, RuntimeError)
 
 
 def reference_outputs(job: Job, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -27,12 +28,17 @@ UNDERSTUDIED = ("reference", "runtime")
 NOBODY: Understudies = MappingProxyType({})
 SAMPLE_SECONDS = 0.05
 ABOVE_LIMIT = None
+# The line of a traceback that says what was raised.
+RAISED = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt): ")
 OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Failed to allocate memory")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the children need: the job as it was carried out, the inputs with their final shapes, where the file is."""
+    """What the children need: the job as it was carried out, the inputs with their final shapes, where the file is.
+
+    `larger` are shapes for a source that does not take the usual ones.
+    """
 
     job: Job
     inputs: tuple[TensorSpec, ...]
@@ -40,6 +46,11 @@ class Request:
     atol: float
     rtol: float
     onnx_path: str
+    larger: tuple[tuple[TensorSpec, ...], ...] = ()
+
+    @property
+    def choices(self) -> tuple[tuple[TensorSpec, ...], ...]:
+        return (self.inputs, *self.larger)
 
 
 def begin(role: str, folder: Path, understudies: Understudies) -> None:
@@ -106,7 +117,9 @@ def _log_of(role: str, folder: Path) -> Path:
 
 def _failed(role: str, status: int, log: str) -> Verification:
     """A source that does not run leaves nothing to compare with; an ONNX file that does not run is wrong."""
-    last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "it printed nothing")
+    lines = [line.rstrip() for line in reversed(log.splitlines()) if line.strip()]
+    # Messages may have several lines, of which the last say least.
+    last = next((line for line in lines if RAISED.match(line)), lines[0].strip() if lines else "it printed nothing")
     why = f"killed by signal {-status}, probably out of memory" if status < 0 else last[:500]
     if role == "reference":
         return Verification("skipped", f"the source could not be run for comparison: {why}")

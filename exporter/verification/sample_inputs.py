@@ -18,6 +18,9 @@ from exporter.records import ModelGraph, TensorSpec
 # With a dynamic batch two samples are run, so that a batch size that got baked in shows.
 DYNAMIC_BATCH = 2
 DYNAMIC_IMAGE_SIZE, DYNAMIC_LENGTH = 128, 16
+USUAL_SIZES = (DYNAMIC_IMAGE_SIZE, DYNAMIC_LENGTH)
+# Of images and of sequences, for models whose convolutions and croppings leave nothing of the usual ones.
+LARGER_SIZES = ((256, 256), (512, 4096), (512, 16384))
 IMAGE_CHANNELS = (1, 3, 4)
 # One part in a million: about what rounding in float32 does to a value on its way through a few layers.
 PERTURBATION = 2.0**-20
@@ -53,11 +56,11 @@ def _with_sizes(spec: TensorSpec, value: Any) -> TensorSpec:
     return replace(spec, shape=tuple(dim.dim_value or None if size is None else size for size, dim in sizes))
 
 
-def concrete(spec: TensorSpec, batch: int = DYNAMIC_BATCH) -> TensorSpec:
-    """The input with a size for every dynamic dimension."""
+def concrete(spec: TensorSpec, batch: int = DYNAMIC_BATCH, others: tuple[int, int] = USUAL_SIZES) -> TensorSpec:
+    """The input with a size for every dynamic dimension; `others` are those of images and of sequences."""
     if spec.shape is None:
         return spec
-    other = DYNAMIC_IMAGE_SIZE if len(spec.shape) >= 4 else DYNAMIC_LENGTH
+    other = others[0 if len(spec.shape) >= 4 else 1]
     sizes = tuple(size if size is not None else batch if axis == 0 else other for axis, size in enumerate(spec.shape))
     return TensorSpec(spec.name, sizes, spec.dtype)
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from exporter.files import write_json
 from exporter.records import Job, ModelGraph, TensorSpec, Verification
 from exporter.verification import children, tolerances
 from exporter.verification.children import NOBODY, Request, Understudies, run_children
-from exporter.verification.sample_inputs import DYNAMIC_BATCH, DYNAMIC_IMAGE_SIZE, concrete, index_limit
+from exporter.verification.sample_inputs import DYNAMIC_BATCH, DYNAMIC_IMAGE_SIZE, LARGER_SIZES, concrete, index_limit
 from exporter.verification.table_keys import table_keys
 
 # Importing TensorFlow with Keras, and what a run needs beside weights and activations.
@@ -45,9 +45,11 @@ class Comparison:
         scratch: Path,
         understudies: Understudies = NOBODY,
     ) -> None:
-        specs = tuple(concrete(spec, 1 if job.reading.dequantize else DYNAMIC_BATCH) for spec in inputs)
+        batch = 1 if job.reading.dequantize else DYNAMIC_BATCH
+        specs = tuple(concrete(spec, batch) for spec in inputs)
         limits = tolerances.absolute(job, graph), tolerances.relative(job, graph)
-        self._request = Request(job, specs, index_limit(graph), *limits, str(onnx_path))
+        larger = tuple(_larger(graph, inputs, batch, job.max_memory_bytes))
+        self._request = Request(job, specs, index_limit(graph), *limits, str(onnx_path), larger)
         self._needed_bytes = needed_bytes(graph, specs)
         self._scratch, self._understudies = scratch, understudies
         self._folder: Path | None = None
@@ -99,17 +101,37 @@ class Comparison:
         return self._folder
 
 
-def needed_bytes(graph: ModelGraph, inputs: Sequence[TensorSpec]) -> int:
-    """An estimate, on the high side, of what the larger of the two children holds at its peak."""
+def _larger(
+    graph: ModelGraph, inputs: Sequence[TensorSpec], batch: int, limit_bytes: int | None
+) -> Iterator[tuple[TensorSpec, ...]]:
+    """The inputs in larger sizes than the usual ones, where they leave sizes open and there is memory for them."""
+    free = min(memory.available_bytes(), limit_bytes or sys.maxsize)
+    before = tuple(concrete(spec, batch) for spec in inputs)
+    for sizes in LARGER_SIZES:
+        specs = tuple(concrete(spec, batch, sizes) for spec in inputs)
+        if specs != before and needed_bytes(graph, specs, _largest(inputs, specs)) <= free:
+            yield specs
+        before = specs
+
+
+def _largest(inputs: Sequence[TensorSpec], specs: Sequence[TensorSpec]) -> int:
+    """The largest of the sizes that the inputs leave open."""
+    pairs = (zip(spec.shape or (), given.shape or (), strict=True) for given, spec in zip(inputs, specs, strict=True))
+    return max((size or 0 for pair in pairs for size, declared in pair if declared is None), default=0)
+
+
+def needed_bytes(graph: ModelGraph, inputs: Sequence[TensorSpec], dynamic: int = DYNAMIC_IMAGE_SIZE) -> int:
+    """An estimate, on the high side, of what the larger of the two children holds at its peak.
+
+    Sizes of outputs that are not known are taken for `dynamic`.
+    """
     weights = sum(weight.nbytes for weight in graph.weights)
     batch = next((spec.shape[0] for spec in inputs if spec.shape), None) or 1
-    sizes = [_elements(output, batch) for layer in graph.layers for output in layer.outputs or ()]
+    sizes = [_elements(output, batch, dynamic) for layer in graph.layers for output in layer.outputs or ()]
     return REFERENCE_BASE_BYTES + WEIGHT_COPIES * weights + ACTIVATION_COPIES * 4 * max(sizes, default=0)
 
 
-def _elements(spec: TensorSpec, batch: int) -> int:
+def _elements(spec: TensorSpec, batch: int, dynamic: int) -> int:
     shape = spec.shape or ()
-    known = [
-        size if size is not None else batch if axis == 0 else DYNAMIC_IMAGE_SIZE for axis, size in enumerate(shape)
-    ]
+    known = [size if size is not None else batch if axis == 0 else dynamic for axis, size in enumerate(shape)]
     return int(np.prod(known, dtype=np.int64))
