@@ -76,7 +76,7 @@ def answers(url: str) -> bool:
 
 def free_port() -> int:
     """One that nobody is given meanwhile: the system chooses from 32768 on, and Ray below 20000."""
-    for port in random.sample(range(20_000, 32_000), 100):
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
         with socket.socket() as found, suppress(OSError):
             found.bind(("127.0.0.1", port))
             return port

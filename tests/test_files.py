@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -390,9 +391,11 @@ def kill_at_random_moments(archive: Path, folder: Path, runs: int, longest_secon
     dice = random.Random(0)
     for _ in range(runs):
         process = run(archive, folder, "--seed", str(dice.randrange(1000)))
-        time.sleep(dice.uniform(0.5, longest_seconds))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(dice.uniform(0.5, longest_seconds))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         wait_for_orphans(folder)
         check_what_is_left(folder / "m")
     assert run(archive, folder).wait() == 0

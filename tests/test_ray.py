@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -60,10 +59,13 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(server: S3) -> Iterator[Cluster]:
     """Its nodes have the credentials of the store in their environment, as `docs/batches.md` has it."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster = Cluster()
-    yield cluster
-    cluster.end()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray gives up after half a minute, in which a busy machine may not have started it.
+        patch.setenv("RAY_gcs_server_port_wait_time_s", "300")
+        cluster = Cluster()
+        yield cluster
+        cluster.end()
 
 
 def workers(folder: Path) -> list[psutil.Process]:
@@ -229,19 +231,20 @@ def test_an_object_store_is_shared_by_all_nodes(cluster: Cluster, s3: S3, tmp_pa
 def test_a_node_is_lost_while_it_uploads(cluster: Cluster, s3: S3, tmp_path: Path) -> None:
     """Both are at it when one goes; what it held in the store does not hold up the attempt that follows."""
     sources = [weights_file(tmp_path / f"m{number}.safetensors", 3 + number) for number in range(2)]
-    arrived, go_on = threading.Barrier(len(sources) + 1), threading.Event()
+    arrived = {f"/{BUCKET}/runs/m{number}/layers.parquet": threading.Event() for number in range(2)}
+    go_on = threading.Event()
 
     def hold_up(asked: Asked) -> str | None:
         """The first upload of each, and nothing of it arrives."""
         if asked.what != "PUT layers.parquet" or go_on.is_set():
             return None
-        arrived.wait(PATIENCE_SECONDS)
+        arrived[asked.path].set()
         go_on.wait(PATIENCE_SECONDS)
         return "503 Service Unavailable"
 
     s3.fault = hold_up
     there = BatchRun(tmp_path, [*sources, "-o", s3.address, "--executor", "ray", "--ray-address", cluster.address])
-    arrived.wait(PATIENCE_SECONDS)
+    assert all(event.wait(PATIENCE_SECONDS) for event in arrived.values()), there.text
     cluster.lose_the_second_node()
     go_on.set()
     try:
