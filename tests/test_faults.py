@@ -263,10 +263,10 @@ def test_stopping_at_once(place: Path, signals: tuple[signal.Signals, ...]) -> N
 def test_a_worker_that_never_answers(tmp_path: Path) -> None:
     """A stopped process is as silent as can be; the others are done meanwhile."""
     sources = [weights_file(tmp_path / f"m{number}.safetensors", 3 if number else MANY_TENSORS) for number in range(3)]
-    batch = BatchRun(tmp_path, [*sources, "--jobs", "1", "--timeout", "12s"])
+    batch = BatchRun(tmp_path, [*sources, "--jobs", "1", "--timeout", "20s"])
     with held(batch.workers, 1):
         assert batch.status() == 8, batch.text
-    assert "m0: took longer than --timeout 12 s" in batch.text
+    assert "m0: took longer than --timeout 20 s" in batch.text
     assert sorted(digests(tmp_path / "outputs")) == ["m1", "m2"]
     assert processes_in(tmp_path) == []
 

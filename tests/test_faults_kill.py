@@ -28,6 +28,8 @@ from exporter import files
 
 pytestmark = [
     pytest.mark.slow,
+    # Two minutes on a machine of its own, and ten where ten others want the processors.
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc"),
 ]
 

@@ -415,6 +415,7 @@ def test_kill_9_of_the_real_command(archive: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds a worker by its open files in /proc")
+@pytest.mark.timeout(3600)
 def test_kill_9_of_the_real_command_many_times(archive: Path, tmp_path: Path) -> None:
     kill_at_random_moments(archive, tmp_path, 20, 9.0)
     shutil.rmtree(tmp_path)
