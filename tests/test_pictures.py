@@ -31,7 +31,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 each_graph = pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS.keys())
 
 
-def material(graph: ModelGraph, *, seconds: float = 60.0, **options: Any) -> Material:
+def material(graph: ModelGraph, *, seconds: float = 600.0, **options: Any) -> Material:
     if options.pop("expand", False):
         options["expand"] = ("all",)
     job = Job("", "", "", "", ("svg",), "", "", layout_seconds=seconds, picture=PictureOptions(**options))
@@ -330,7 +330,7 @@ def test_a_failing_layout_says_why(tmp_path: Path) -> None:
     broken = tmp_path / "broken.dot"
     broken.write_text("digraph { ???")
     with pytest.raises(InternalError, match="layout failed"):
-        layout.svg(broken, seconds=20)
+        layout.svg(broken, seconds=300)
 
 
 def test_pictures_need_no_tensorflow() -> None:
@@ -346,9 +346,9 @@ def test_the_layout_measures_text_with_the_fonts_that_come_along(
 ) -> None:
     """Without any font of the system the boxes have the same size, and nothing is left behind."""
     monkeypatch.chdir(tmp_path)
-    usual = layout.svg("\n".join(lines(GRAPHS["tiny"])), seconds=60)
+    usual = layout.svg("\n".join(lines(GRAPHS["tiny"])), seconds=300)
     monkeypatch.setattr(layout, "SYSTEM_FONTS", "")
-    assert layout.svg("\n".join(lines(GRAPHS["tiny"])), seconds=60) == usual
+    assert layout.svg("\n".join(lines(GRAPHS["tiny"])), seconds=300) == usual
     monkeypatch.setattr(layout, "FONTS", tmp_path)
-    assert layout.svg("\n".join(lines(GRAPHS["tiny"])), seconds=60) != usual
+    assert layout.svg("\n".join(lines(GRAPHS["tiny"])), seconds=300) != usual
     assert list(tmp_path.iterdir()) == []
