@@ -164,7 +164,8 @@ def test_tensorboard_draws_the_histograms(browser: Browser, tensorboard: str) ->
     assert browser.strangers() == set()
 
 
-def test_model_explorer_shows_the_graph_and_its_data(browser: Browser, tmp_path: Path) -> None:
+def test_model_explorer_shows_the_graph_and_its_data(tmp_path: Path) -> None:
+    """In a browser of its own: its page asks others for fonts, which TensorBoard's does not."""
     model_explorer = pytest.importorskip("model_explorer", exc_type=ImportError)
     graph, statistics = with_weights(GRAPHS["residual"])
     explorer_graph.write(material(graph, statistics=statistics), tmp_path)
@@ -183,7 +184,7 @@ def test_model_explorer_shows_the_graph_and_its_data(browser: Browser, tmp_path:
     )
     total = sum(layer.params for layer in graph.layers)
     wanted = ("conv4_block2..conv4_block23 x22", "explorer_weight_health.json", f"Sum\t{total}")
-    with server(arguments, port) as url:
+    with server(arguments, port) as url, Browser() as browser:
         browser.open(f"{url}?data={config.to_url_param_value()}")
         text = "document.body ? document.body.innerText : ''"
         wait_for(
