@@ -20,7 +20,7 @@ from exporter.readers.described import DescribedModel
 from exporter.receipts import manifest, public_name, versions
 from exporter.records import Job, Material, Outcome, TensorSpec, Verification, WrittenFile
 from exporter.reporting import Reporter
-from exporter.sources.detection.kinds import ONNX_FILE
+from exporter.sources.detection.kinds import ONNX_FILE, SAVED_MODEL
 from exporter.sources.digest import source_digest
 from exporter.structure import hollow_copy
 
@@ -165,6 +165,9 @@ class Work:
         from exporter.verification.verifying import Comparison
 
         job = dataclasses.replace(self.job, weights="random" if opened.is_random else self.job.weights)
+        if opened.stand_in:
+            reading = dataclasses.replace(job.reading, signature="", arguments={})
+            job = dataclasses.replace(job, source=opened.stand_in, kind=SAVED_MODEL, reading=reading)
         return Comparison(job, opened.graph, self.inputs, path, self.export.staging, self.opening.understudies)
 
     def _begin_comparison(self, opened: Opened) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 import pyarrow.parquet as pq
 import pytest
 from exporting import export_here, initializers, job_for, manifest, run_here
@@ -144,6 +145,49 @@ def a_module():
 
 
 ready = 3
+"""
+MODULES = """
+import keras
+import numpy as np
+import tensorflow as tf
+
+TAKES = [tf.TensorSpec([None, 4], tf.float32, name="features")]
+
+
+class Scorer(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.kernel = tf.Variable(np.random.default_rng().normal(size=(4, 3)).astype("float32"), name="kernel")
+        self.head = keras.layers.Dense(2)
+
+    @tf.function(input_signature=TAKES)
+    def score(self, features):
+        return {"scores": self.head(tf.nn.relu(features @ self.kernel))}
+
+
+class Coder(Scorer):
+    @tf.function(input_signature=TAKES)
+    def encode(self, features):
+        return features @ self.kernel
+
+
+class Called(Coder):
+    @tf.function(input_signature=TAKES)
+    def __call__(self, features):
+        return features @ self.kernel + 1.0
+
+
+def a_function():
+    kernel = tf.Variable(tf.random.normal([4, 3]), name="kernel")
+    return tf.function(lambda features: features @ kernel, input_signature=TAKES)
+
+
+def in_a_tuple():
+    return "a word", Called()
+
+
+def nested():
+    return tf.function(lambda features: {"a": [features]}, input_signature=TAKES)
 """
 FAILING_LINE = CODE[: CODE.index('layers.Dense("many")')].count("\n") + 1
 CUSTOM = """
@@ -397,7 +441,7 @@ def test_a_file_alone_names_its_functions(place: Path) -> None:
             ("code_of_mine.py:leaves", SourceError, "sys.exit('enough') was called"),
             ("code_of_mine.py:nothing", SourceError, "it returns nothing"),
             ("code_of_mine.py:a_layer", UnsupportedError, "Dense is not a model"),
-            ("code_of_mine.py:a_module", UnsupportedError, "Module is TensorFlow's"),
+            ("code_of_mine.py:a_module", UnsupportedError, "Module has no tf.function with an input_signature"),
             ("code_of_mine.py:ready", SourceError, "it is a int"),
             ("code_of_mine.py:plane", SourceError, "has no function 'plane'"),
             ("code_of_mine.py:subclassed", UnsupportedError, "has no weights yet"),
@@ -569,3 +613,63 @@ def test_arguments_reach_the_worker_and_the_receipt(place: Path, tmp_path: Path)
     assert about["outputs"][0]["shape"] == [None, 7]
     assert about["arguments"]["reading"]["arguments"] == {"width": 7}
     assert about["verification"]["status"] == "passed"
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "module_code_of_mine.py").write_text(MODULES)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("function", "signature", "output"),
+    sampled(
+        [
+            ("Scorer", "", "scores"),
+            ("Coder", "encode", "output_0"),
+            ("a_function", "", "output_0"),
+            ("in_a_tuple", "", "output_0"),
+        ],
+        every=2,
+    ),
+)
+def test_a_module_is_exported_through_a_saved_model(
+    modules: Path, tmp_path: Path, function: str, signature: str, output: str
+) -> None:
+    """Whatever it draws at random: the ONNX file is compared with the very module that was converted."""
+    source = f"{modules}/module_code_of_mine.py:{function}"
+    outcome = export_here(source, tmp_path, trust_code=True, signature=signature)
+    assert outcome.error is None, outcome.error
+    assert outcome.verification is not None
+    assert (outcome.verification.status, outcome.verification.reason) == ("passed", "")
+    assert [row.output for row in outcome.verification.outputs] == [output]
+    folder = Path(outcome.output_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.onnx"]
+    about = manifest(folder)
+    assert (about["kind"], about["weights"]) == ("factory", "from the factory")
+    model = onnx.load(str(folder / "model.onnx"))
+    assert [value.name for value in model.graph.input] == ["features"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("function", "options", "kind", "says"),
+    sampled(
+        [
+            ("Coder", {}, UsageError, "has several functions: there are encode, score"),
+            ("Coder", {"signature": "decode"}, UsageError, "has no function 'decode': there are encode, score"),
+            ("Scorer", {"weights": "random"}, UsageError, "cannot take --weights random: it makes a tf.Module"),
+            ("nested", {}, SourceError, "cannot be saved as a SavedModel"),
+        ],
+        every=2,
+    ),
+)
+def test_modules_that_cannot_be_exported(
+    modules: Path, tmp_path: Path, function: str, options: dict[str, str], kind: type[Exception], says: str
+) -> None:
+    outcome = export_here(f"{modules}/module_code_of_mine.py:{function}", tmp_path, trust_code=True, **options)
+    assert outcome.error is not None
+    assert outcome.error["type"] == kind.__name__
+    assert says in f"{outcome.error['what']}: {outcome.error['why']}"

@@ -158,6 +158,21 @@ def test_layers_that_keras_2_describes_are_rows(made: Callable[[str], Path], tmp
 
 
 @pytest.mark.slow
+def test_layers_of_keras_3_in_a_module(tmp_path: Path) -> None:
+    """Saving makes a copy of each of Keras's variables: it is restored, and the signature computes with the other."""
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.BatchNormalization(), layers.Dense(3)])
+    module = tf.Module()
+    module.inner = inner
+    module.offset = tf.Variable([1.0, 2.0, 3.0])
+    score = tensorflow_models.signature(lambda x: inner(x) + module.offset, "x", [None, 4], tf.float32)
+    tf.saved_model.save(module, str(tmp_path / "net"), signatures=score)
+    outcome = export_here(tmp_path / "net", tmp_path / "out")
+    assert outcome.error is None, outcome.error
+    assert outcome.verification is not None
+    assert (outcome.verification.status, outcome.verification.reason) == ("passed", "")
+
+
+@pytest.mark.slow
 def test_several_signatures_have_to_be_chosen_from_where_none_is_the_usual(tmp_path: Path) -> None:
     net = tensorflow_models.Net()
     signatures = {

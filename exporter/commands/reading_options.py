@@ -37,7 +37,11 @@ OPTIONS = (
     click.option(
         "--source-kind", metavar="KIND", default="", help="What a source is, where its content is misleading."
     ),
-    click.option("--signature", default="", help="Of a SavedModel.  [default: serving_default]"),
+    click.option(
+        "--signature",
+        default="",
+        help="Of a SavedModel, or a method of a tf.Module.  [default: serving_default, __call__]",
+    ),
     click.option("--tag", default="", help="Of a SavedModel: which of its graphs, such as serve."),
     click.option(
         "--inputs", metavar="NAMES", multiple=True, callback=split_names, help="Inputs of a graph, such as x:0,y:0."

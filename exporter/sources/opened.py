@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import keras
 from keras.src.utils.naming import reset_uids
@@ -27,12 +27,15 @@ from exporter.sources.keras_models.loading import bind_weights_file
 from exporter.sources.keras_models.random_weights import random_value
 from exporter.sources.keras_models.symbolic_inputs import with_inputs
 from exporter.sources.keras_models.untrusted import SAVE_HINT
-from exporter.sources.keras_models.user_code import register_custom_objects
+from exporter.sources.keras_models.user_code import ModuleReturned, register_custom_objects
 from exporter.structure import OnnxStructure
 
 
 class Opened(Protocol):
-    """What the worker needs of an open source; `OpenedModel` says what each is."""
+    """What the worker needs of an open source; `OpenedModel` says what each is.
+
+    `stand_in` is a SavedModel that is compared in place of a source which is not the same when it is made again.
+    """
 
     graph: ModelGraph
     weights: str
@@ -40,6 +43,9 @@ class Opened(Protocol):
 
     @property
     def is_random(self) -> bool: ...
+
+    @property
+    def stand_in(self) -> str: ...
 
     @property
     def values(self) -> Mapping[str, LazyArray]: ...
@@ -54,6 +60,8 @@ class Opened(Protocol):
 @dataclass
 class OpenedModel:
     """`weights` says where the values come from; `notes` are sentences that the user must see."""
+
+    stand_in: ClassVar[str] = ""
 
     graph: ModelGraph
     weights: str
@@ -105,12 +113,18 @@ def open_model(job: Job, spool_path: str) -> Opened:
     return _open_keras(job, spool_path)
 
 
-def _open_keras(job: Job, spool_path: str) -> OpenedModel:
+def _open_keras(job: Job, spool_path: str) -> Opened:
     """The scope that keeps the model hollow stays open for the life of this process."""
     register_custom_objects(job)
     scope = HollowScope()
     scope.__enter__()
-    model, weights, notes = _opened(job, scope, spool_path)
+    try:
+        model, weights, notes = _opened(job, scope, spool_path)
+    except ModuleReturned:
+        from exporter.sources.graphs import returned_module
+
+        scope.__exit__()
+        return returned_module.open_source(job, spool_path)
     if not isinstance(model, keras.Model):
         why, hint = f"its config describes a {type(model).__name__}, which is no model", SAVE_HINT
         raise SourceError("is not a Keras model", where=job.source, why=why, hint=hint)

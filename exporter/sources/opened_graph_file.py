@@ -16,6 +16,7 @@ class OpenedGraphFile:
     """What `exporter.sources.opened.Opened` says, but for `structure`."""
 
     is_random: ClassVar[bool] = False
+    stand_in: ClassVar[str] = ""
 
     graph: ModelGraph
     weights: str

@@ -63,6 +63,7 @@ class OpenedGraph:
     """What `exporter.sources.opened.Opened` says."""
 
     is_random = False
+    stand_in = ""
 
     def __init__(self, parts: GraphParts, name: str) -> None:
         self._parts, self._name = parts, name

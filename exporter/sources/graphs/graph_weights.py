@@ -74,7 +74,23 @@ def restored(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, tuple[str, Sl
             if place < len(keys):
                 # Of equal texts, as those that mean whole tensors, only the first is written.
                 found[node_name(variable)] = keys[place], _part(parts[min(place, len(parts) - 1)] if parts else "")
+    for original, copy in _copied(meta_graph.graph_def):
+        if copy in found:
+            found.setdefault(original, found[copy])
     return found
+
+
+def _copied(graph_def: Any) -> Iterator[tuple[str, str]]:
+    """Variables of which saving made a copy that starts with their value, as of Keras 3's layers in a `tf.Module`.
+
+    The signature computes with the first, and only the second is restored.
+    """
+    nodes = {node.name: node for node in graph_def.node}
+    for node in graph_def.node:
+        if node.op == "AssignVariableOp" and len(node.input) > 1:
+            reading = nodes.get(node_name(node.input[1]))
+            if reading is not None and reading.op == "ReadVariableOp":
+                yield node_name(source_of(nodes, reading.input[0])), node_name(source_of(nodes, node.input[0]))
 
 
 def _part(text: str) -> Slice | None:

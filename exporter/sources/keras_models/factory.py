@@ -30,7 +30,7 @@ from exporter.sources.keras_models.describe import weight_names
 from exporter.sources.keras_models.hollow import HollowScope
 from exporter.sources.keras_models.random_weights import random_value
 from exporter.sources.keras_models.symbolic_inputs import with_inputs
-from exporter.sources.keras_models.user_code import import_code, user_errors
+from exporter.sources.keras_models.user_code import ModuleReturned, import_code, user_errors
 from exporter.sources.opened import random_text
 
 
@@ -112,16 +112,25 @@ def _initial(model: keras.Model, scope: HollowScope) -> list[tuple[Any, str]]:
 
 
 def made(job: Job) -> keras.Model:
-    """What the function returns. Raises TrustError, SourceError and UnsupportedError."""
+    """The Keras model that the function returns. Raises TrustError, SourceError, UnsupportedError, ModuleReturned."""
+    model = returned(job)
+    if not isinstance(model, keras.Model):
+        raise ModuleReturned
+    return with_inputs(model, job)
+
+
+def returned(job: Job) -> Any:
+    """What the function returns, a Keras model if there is one in it, else a `tf.Module` or `tf.function`."""
     check_trust(job.kind, job.source, (), trusted=job.trust_code)
     function = _function(job.source)
     _check_arguments(function, job)
     with user_errors(job.source):
         result = function(**job.reading.arguments)
-    model = next((each for each in result if isinstance(each, keras.Model)), None) if _is_several(result) else result
-    if not isinstance(model, keras.Model):
+    several = result if isinstance(result, tuple | list) else [result]
+    found = [each for each in several if isinstance(each, keras.Model)] or [each for each in several if _is_tf(each)]
+    if not found:
         raise _no_model(result, job.source)
-    return with_inputs(model, job)
+    return found[0]
 
 
 def _check_arguments(function: Callable[..., Any], job: Job) -> None:
@@ -148,8 +157,11 @@ def _argument_hint(signature: inspect.Signature, given: Mapping[str, Any]) -> st
     return " ".join(f"--arg {name}=VALUE" for name in wanted) or "leave it out"
 
 
-def _is_several(result: Any) -> bool:
-    return isinstance(result, tuple | list)
+def _is_tf(result: Any) -> bool:
+    """A layer of Keras is a `tf.Module` too, and does not say what it takes."""
+    if isinstance(result, keras.layers.Layer):
+        return False
+    return isinstance(result, tf.Module) or (callable(result) and hasattr(result, "get_concrete_function"))
 
 
 def _function(source: str) -> Callable[..., Any]:
@@ -174,9 +186,5 @@ def _no_model(result: Any, source: str) -> ExportError:
     if isinstance(result, keras.layers.Layer):
         hint = "return keras.Sequential([keras.Input(...), layer])"
         return UnsupportedError("returns a layer", where=source, why=f"{kind} is not a model", hint=hint)
-    if isinstance(result, tf.Module) or (callable(result) and hasattr(result, "get_concrete_function")):
-        why = f"{kind} is TensorFlow's, and this version takes factories of Keras models"
-        hint = "tf.saved_model.save(it, 'folder'), and export that folder"
-        return UnsupportedError("returns no Keras model", where=source, why=why, hint=hint)
     why = f"it returns {'nothing' if result is None else kind}"
-    return SourceError("returns no model", where=source, why=why, hint="return a keras.Model")
+    return SourceError("returns no model", where=source, why=why, hint="return a keras.Model, or a tf.Module")

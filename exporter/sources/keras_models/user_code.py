@@ -21,6 +21,10 @@ from exporter.records import Job
 from exporter.sources.detection.python_sources import check_trust, code_file
 
 
+class ModuleReturned(Exception):  # noqa: N818 (no error: another way to go on)
+    """A factory makes a `tf.Module` or a `tf.function`, which is saved and read as a SavedModel."""
+
+
 def register_custom_objects(job: Job) -> None:
     """Make Keras find classes and functions of the modules that the job names. Raises TrustError and SourceError."""
     check_trust(job.kind, job.source, job.reading.custom_objects, trusted=job.trust_code)
