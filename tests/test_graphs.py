@@ -160,7 +160,9 @@ def test_layers_that_keras_2_describes_are_rows(made: Callable[[str], Path], tmp
 @pytest.mark.slow
 def test_layers_of_keras_3_in_a_module(tmp_path: Path) -> None:
     """Saving makes a copy of each of Keras's variables: it is restored, and the signature computes with the other."""
-    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.BatchNormalization(), layers.Dense(3)])
+    inner = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization(), keras.layers.Dense(3)]
+    )
     module = tf.Module()
     module.inner = inner
     module.offset = tf.Variable([1.0, 2.0, 3.0])
