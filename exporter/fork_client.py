@@ -50,6 +50,7 @@ class ForkServer:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._has_answered = self._is_given_up = False
 
     @property
     def pid(self) -> int | None:
@@ -72,6 +73,8 @@ class ForkServer:
     def ask(self, request: dict[str, Any], descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
         """Raises OSError and ValueError when the server does not answer."""
         with self._lock:
+            if self._is_given_up:
+                raise OSError("nobody waits for it any more")
             control = self._started()
             try:
                 socket.send_fds(control, [json.dumps(request).encode()], list(descriptors))
@@ -80,7 +83,14 @@ class ForkServer:
                 # The next request starts another one.
                 self._end()
                 raise
+            self._has_answered = True
             return answer
+
+    def give_up(self) -> None:
+        """Let nobody wait for one that is still importing; whoever asks is told at once that there is none."""
+        self._is_given_up = not self._has_answered
+        if self._is_given_up and (process := self._process):
+            process.kill()
 
     def close(self) -> None:
         """Its workers must have ended before."""

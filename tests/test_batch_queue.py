@@ -198,6 +198,17 @@ def test_fail_fast_lets_finish_what_runs() -> None:
     assert batch.results[3].started is None
 
 
+def test_fail_fast_starts_nothing_where_a_source_was_refused_before() -> None:
+    executor, heard = Scripted(), Heard()
+    refused = [Outcome("broken.keras", "failed", error=SourceError("is truncated").as_record())]
+    batch = run_batch(tasks(1, 1), executor, Policy(fail_fast=True), heard, refused)
+    assert statuses(batch) == [NOT_RUN, NOT_RUN]
+    assert (executor.started, executor.closed) == ([], True)
+    assert heard.stops == ["broken.keras failed, and --fail-fast was given"]
+    batch = run_batch(tasks(1, 1), Scripted(), Policy(), Heard(), refused)
+    assert statuses(batch) == ["done", "done"]
+
+
 def test_ctrl_c_once_finishes_what_runs() -> None:
     executor = Scripted(room=2)
     executor.on_messages = _once(lambda: os.kill(os.getpid(), signal.SIGINT))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,6 +131,32 @@ def test_a_server_that_is_silent_is_replaced(archive: Path, tmp_path: Path) -> N
         server._control.settimeout(0.2)
         outcome = supervisor.run(reading_job(archive, tmp_path), watch=lambda event: None, spawn=server.spawn)
         assert outcome.status == "done"
+    finally:
+        server.close()
+
+
+def test_nobody_waits_for_a_server_that_imports_when_all_is_to_stop() -> None:
+    """Stopped before it can answer, as one that takes long to import; who asks then, and later, is told at once."""
+    server = ForkServer("reading")
+    told = []
+
+    def ask() -> None:
+        with pytest.raises((OSError, ValueError)):
+            server.ask({"reap": 1})
+        told.append(1)
+
+    try:
+        server.begin()
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        waiting = [threading.Thread(target=ask, daemon=True) for _ in range(2)]
+        for thread in waiting:
+            thread.start()
+        server.give_up()
+        for thread in waiting:
+            thread.join(10)
+        assert told == [1, 1]
+        assert server.pid is None
     finally:
         server.close()
 

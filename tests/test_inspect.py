@@ -21,7 +21,8 @@ from rich.cells import cell_len
 from exporter import cli
 from exporter.commands.inspection import Look, lines, totals
 from exporter.commands.listing import layer_columns, sparkline, table
-from exporter.commands.row_choice import SORTS, Choice
+from exporter.commands.row_choice import SORTS, Choice, chosen
+from exporter.errors import UsageError
 from exporter.suspicions import suspicions
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -318,3 +319,9 @@ def test_statistics_need_a_table(capsys: pytest.CaptureFixture[str], archive: Pa
     status = cli.main([str(archive), "--to", "dot", "--stats", "-o", str(tmp_path)], run=run_here)
     assert status == 2
     assert "add parquet to --to" in capsys.readouterr().err
+
+
+def test_an_order_that_there_is_not_is_told_with_those_that_there_are() -> None:
+    """From Python, where no flag has been checked."""
+    with pytest.raises(UsageError, match="there is no such order: there are params, bytes, macs, name, index"):
+        chosen("layers", [], Choice(order="weights"))

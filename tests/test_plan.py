@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import zipfile
@@ -16,6 +17,7 @@ from exporter.errors import SourceError, UsageError
 from exporter.options import ExportOptions, parse_input_shape
 from exporter.records import Job
 from exporter.sources import digest
+from exporter.storage import addresses
 
 
 def keras_file(path: Path, content: str = "{}") -> str:
@@ -295,3 +297,17 @@ def test_a_store_without_its_client_is_told_once_for_all(
     with pytest.raises(UsageError, match=f"{client} is not installed") as caught:
         plan.plan(["resnet50", "vgg16"], ExportOptions(output=f"{scheme}://bucket/zoo"))
     assert caught.value.hint == f"pip install 'export-model[{scheme}]'"
+
+
+@pytest.mark.parametrize(("scheme", "client"), [("s3", "s3fs"), ("gs", "gcsfs"), ("az", "adlfs")])
+def test_a_client_that_is_too_old_is_told(scheme: str, client: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip takes an ancient one where other packages leave it no choice, and it fails in the middle of an export."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.4.2")
+    with pytest.raises(UsageError, match=f"{client} 0.4.2 is too old") as caught:
+        addresses.check_output(f"{scheme}://bucket/zoo")
+    assert caught.value.hint == f"pip install --upgrade 'export-model[{scheme}]'"
+    oldest = ".".join(map(str, addresses.OLDEST[client]))
+    assert f'"{client}>={oldest}"' in Path(__file__).parent.parent.joinpath("pyproject.toml").read_text("utf-8")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{oldest}.post1")
+    addresses.check_output(f"{scheme}://bucket/zoo")

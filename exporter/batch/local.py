@@ -79,6 +79,7 @@ class LocalExecutor:
 
     def stop(self, task: Task, why: str) -> None:
         self._running[task.number].stop.set()
+        self._workers.give_up()
 
     def recall(self) -> None:
         """Nothing: what is started here begins at once."""

@@ -80,6 +80,8 @@ def run_batch(
     with _interrupts() as interrupts:
         queue = _Queue(tasks, executor, policy, listener, interrupts)
         listener.begin(tasks, refused)
+        if refused:
+            queue.heed_failure(refused[0].name)
         try:
             queue.run()
         finally:
@@ -219,9 +221,14 @@ class _Queue:
         self.results[task.number] = result
         if tell:
             self.listener.finished(result)
-        if outcome.status in ("failed", "mismatch") and self.policy.fail_fast and not self.ended:
+        if outcome.status in ("failed", "mismatch"):
+            self.heed_failure(task.job.name)
+
+    def heed_failure(self, name: str) -> None:
+        """Nothing more is started, where that is wanted."""
+        if self.policy.fail_fast and not self.ended:
             self.ended = True
-            self.listener.stopping(f"{task.job.name} failed, and --fail-fast was given")
+            self.listener.stopping(f"{name} failed, and --fail-fast was given")
             self.executor.recall()
 
 

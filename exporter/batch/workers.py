@@ -40,6 +40,12 @@ class Workers:
             self._held, self._looked = sum(map(share_bytes, self._processes())), now
         return self._held
 
+    def give_up(self) -> None:
+        """The batch is to stop now: servers that still import would keep it waiting."""
+        for server in (self._reading, self._framework):
+            if server is not None:
+                server.give_up()
+
     def close(self) -> None:
         for server in (self._reading, self._framework):
             if server is not None:

@@ -51,7 +51,8 @@ def chosen(table: str, rows: Iterable[Row], choice: Choice) -> Iterator[Row]:
     if choice.order is None or (choice.order == "index" and table == "tensors"):
         return islice(rows, choice.top)
     if choice.order not in ORDERS[table]:
-        why, hint = f"weights have no {choice.order}", "--sort bytes"
+        has_not = f"weights have no {choice.order}" if choice.order in SORTS else "there is no such order"
+        why, hint = f"{has_not}: there are {', '.join(ORDERS[table])}", "--sort bytes"
         raise UsageError("cannot be used", where=f"--sort {choice.order}", why=why, hint=hint)
     key, ascending = ORDERS[table][choice.order], choice.order in ASCENDING
     if choice.top is None:

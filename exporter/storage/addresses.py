@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import posixpath
@@ -23,6 +24,8 @@ EXTRAS = {
 }
 # The module that each extra brings.
 CLIENTS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
+# Year and month of the oldest that are known to work, as in pyproject.toml.
+OLDEST = {"s3fs": (2025, 2), "gcsfs": (2025, 2), "adlfs": (2024, 12)}
 WEB = ("http", "https")
 # The container, not a user: `abfs://container@account.dfs.core.windows.net/path`.
 NAMES_CONTAINER = ("abfs", "abfss")
@@ -110,9 +113,25 @@ def check_output(address: str) -> None:
         )
     if parts.query or parts.fragment:
         raise UsageError("cannot be written", where=public(address), why="it has a query", hint="leave out ?… and #…")
+    check_client(scheme)
+
+
+def check_client(scheme: str) -> None:
+    """Raises UsageError where what reaches the stores of a scheme is missing, or too old to write as we need it to."""
+    if scheme == "memory":
+        return
     client = CLIENTS[EXTRAS[scheme]]
-    if scheme != "memory" and importlib.util.find_spec(client) is None:
+    if importlib.util.find_spec(client) is None:
         raise no_client(scheme, client)
+    try:
+        version = importlib.metadata.version(client)
+    except importlib.metadata.PackageNotFoundError:
+        return
+    numbers = tuple(int(digits) for digits in re.findall(r"\d+", version)[:2])
+    if numbers < OLDEST[client]:
+        why = f"{client} {version} is too old, {'.'.join(map(str, OLDEST[client]))} is the oldest that will do"
+        hint = f"pip install --upgrade 'export-model[{EXTRAS[scheme]}]'"
+        raise UsageError("cannot be used", where=f"{scheme}://", why=why, hint=hint)
 
 
 def no_client(scheme: str, module: str) -> UsageError:

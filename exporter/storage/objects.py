@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.errors import UsageError
-from exporter.storage.addresses import EXTRAS, no_client, public, scheme_of
+from exporter.storage.addresses import EXTRAS, check_client, no_client, public, scheme_of
 from exporter.storage.failures import failures
 
 # A part of a large file: at least 5 MiB on S3, a multiple of 256 KiB on Google Cloud.
@@ -192,6 +192,7 @@ def _stored(name: str, entry: dict[str, Any]) -> Stored:
 @functools.cache
 def _filesystem(scheme: str) -> Any:
     """The client, once in a process: it keeps its connections. Safe in several threads."""
+    check_client(scheme)
     try:
         fsspec = importlib.import_module("fsspec")
         filesystem = fsspec.filesystem(scheme, skip_instance_cache=True, **_settings(scheme))

@@ -34,7 +34,7 @@ def refuse_code(config: dict[str, Any], where: str) -> None:
         if name in ("Lambda", "__lambda__"):
             raise TrustError(
                 "contains Python code",
-                where=f"{where}, layer {layer or '?'}",
+                where=f"{where}, layer {layer}" if layer else where,
                 why="a Lambda layer holds marshalled bytecode, which would run on this machine",
                 hint=TRUST_HINT,
             )
@@ -48,7 +48,7 @@ def refuse_foreign_classes(config: dict[str, Any], where: str, known: Collection
         # Keras 3 leaves the module of classes open that are not its own, and names what they are registered as.
         is_foreign = package not in ("keras", "builtins") or (registered and module is None)
         if is_foreign and not {str(name), str(registered)} & set(known):
-            raise unknown_class(str(name), f"{where}, layer {layer or '?'}")
+            raise unknown_class(str(name), f"{where}, layer {layer}" if layer else where)
 
 
 def unknown_class(name: str, where: str) -> UnsupportedError:
