@@ -37,15 +37,20 @@ class Casts:
     ops: dict[int, set[str]] = field(default_factory=dict)
     _allowed: dict[tuple[str, str], Any] = field(default_factory=dict)
 
-    def insert(self, graph: GraphProto, typed: GraphProto, outer: Mapping[str, int]) -> None:
-        """`typed` is the same graph with the types of its values; `outer` has those of what is around it."""
-        types = {**outer, **value_types(typed)}
+    def insert(self, graph: GraphProto, typed: GraphProto, outer: Mapping[str, int] | None = None) -> None:
+        """`typed` is the same graph with the types of its values; `outer` has those of what is around a body."""
+        types = {**(outer or {}), **value_types(typed)}
         nodes: list[NodeProto] = []
         made: dict[tuple[str, int], str] = {}
         for node, typed_node in zip(list(graph.node), list(typed.node), strict=True):
             for body, typed_body in zip(subgraphs(node), subgraphs(typed_node), strict=True):
                 self.insert(body, typed_body, types)
-            nodes += self._around(node, types, made)
+            casts = self._around(node, types, made)
+            if outer is not None:
+                # Those of the main graph are all named anew at the end, by the layer of the node that they belong to.
+                for each in casts:
+                    each.name = each.name if each is node else each.output[0]
+            nodes += casts
         used = {name for node in nodes for name in used_names(node)} | {value.name for value in graph.output}
         unused = set(made.values()) - used
         replace(graph.node, [node for node in nodes if not (node.op_type == "Cast" and node.output[0] in unused)])

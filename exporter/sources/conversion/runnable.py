@@ -61,7 +61,7 @@ def _cast_around(model: ModelProto) -> list[str]:
     """Let ops compute in a type that they can run in; in place. Returns the types of those that lose float64."""
     typed = onnx.shape_inference.infer_shapes(model)
     casts = Casts(detour, _opset(model))
-    casts.insert(model.graph, typed.graph, {})
+    casts.insert(model.graph, typed.graph)
     return sorted(casts.ops.get(DOUBLE, ()))
 
 
@@ -87,7 +87,7 @@ class _Rounding:
         for inner in graphs(self.graph):
             self._round(inner)
         casts = Casts(self._detour, _opset(self.model), {FLOAT: HALF}, names)
-        casts.insert(self.graph, typed.graph, {})
+        casts.insert(self.graph, typed.graph)
         for name in sorted(casts.used):
             self._add_exact(names[name], exact[names[name]], arrays)
         types = value_types(typed.graph)

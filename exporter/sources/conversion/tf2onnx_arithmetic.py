@@ -14,6 +14,8 @@ from tf2onnx import handler
 from tf2onnx.graph import Graph, Node
 from tf2onnx.onnx_opset import math
 
+# Powers up to this are products of whole numbers.
+LARGEST_EXPONENT = 64
 # What ONNX's `Sum` takes.
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
@@ -183,3 +185,33 @@ class Bound:
             is_before = step(graph, node, "Not", step(graph, node, "Less", values, numbers))
         counted = step(graph, node, "Cast", is_before, to=dtype)
         replace(graph, node, "ReduceSum", [counted, last], keepdims=0)
+
+
+@handler.tf_op("Pow")
+class Pow:
+    """Of whole numbers ONNX Runtime computes in float64, where the result may not wrap around: known ones multiply."""
+
+    @classmethod
+    def version_12(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        times = _exponent(graph, node)
+        if numpy_dtype(graph, node.input[0]).kind not in "iu" or not 1 <= times <= LARGEST_EXPONENT:
+            return
+        replace(graph, node, "Identity", [_power(graph, node, node.input[0], times)])
+
+
+def _exponent(graph: Graph, node: Node) -> int:
+    """The one for all numbers; zero where there are several, or it is not known."""
+    value, shapes = node.inputs[1], [graph.get_shape(each) for each in node.input]
+    if not value.is_const() or shapes[0] is None or len(shapes[0]) < len(shapes[1] or []):
+        return 0
+    known = np.reshape(value.get_tensor_value(as_list=False), -1)
+    return int(known[0]) if known.size == 1 else 0
+
+
+def _power(graph: Graph, node: Node, value: str, times: int) -> str:
+    """By squares: of the thirteenth power five products."""
+    if times == 1:
+        return value
+    root = _power(graph, node, value, times // 2)
+    square = step(graph, node, "Mul", root, root)
+    return step(graph, node, "Mul", square, value) if times % 2 else square

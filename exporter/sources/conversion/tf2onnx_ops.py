@@ -18,6 +18,7 @@ from tf2onnx.onnx_opset import controlflow
 
 # These register their handlers.
 from exporter.sources.conversion import tf2onnx_convolutions as tf2onnx_convolutions
+from exporter.sources.conversion import tf2onnx_detection as tf2onnx_detection
 from exporter.sources.conversion import tf2onnx_einsum as tf2onnx_einsum
 from exporter.sources.conversion import tf2onnx_indexing as tf2onnx_indexing
 from exporter.sources.conversion import tf2onnx_norms as tf2onnx_norms
