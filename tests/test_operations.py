@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from exporting import export_here
 from operations import compared
 
 from exporter.errors import UnsupportedError
@@ -243,13 +244,47 @@ def test_dilated_convolutions_of_images_of_any_size(tmp_path: Path) -> None:
     compared(function, IMAGE, folder=tmp_path, is_open=True)
 
 
-@pytest.mark.slow
-def test_branches_by_number_are_refused(tmp_path: Path) -> None:
-    def function(number: Any, x: Any) -> Any:
-        return tf.switch_case(number, [lambda: x, lambda: x * 2, lambda: x * 3])
+def by_number(number: Any, x: Any) -> Any:
+    """A branch in a branch, a loop in one, and one that is there twice."""
+    inner = [lambda: x * 3, lambda: tf.cond(number > 4, lambda: x * 5, lambda: x * 7)]
+    loop = lambda: tf.while_loop(lambda i, y: i < number, lambda i, y: (i + 1, y * 2), [0, x])[1]  # noqa: E731
+    return tf.switch_case(number, [lambda: x, lambda: tf.switch_case(number * 2 - 3, inner), loop])
 
-    with pytest.raises(UnsupportedError, match="Case"):
-        compared(function, np.array(1, "int32"), normal(3), folder=tmp_path)
+
+@pytest.mark.parametrize("number", [1, *(pytest.param(each, marks=SLOW) for each in (0, 2, 7, -1))])
+def test_branches_by_number(tmp_path: Path, number: int) -> None:
+    compared(by_number, np.array(number, "int32"), normal(3), folder=tmp_path)
+
+
+@SLOW
+@pytest.mark.parametrize("count", [1, 6])
+def test_any_number_of_branches(tmp_path: Path, count: int) -> None:
+    def function(number: Any, x: Any) -> Any:
+        branches = [lambda factor=factor: (x * factor, x[:1]) for factor in range(count)]
+        return [tf.switch_case(number + shift, branches) for shift in (-9, 0, 1, 9)]
+
+    compared(function, np.array(count // 2, "int32"), normal(3), folder=tmp_path)
+
+
+class Chooser(tf.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = [tf.Variable(normal(4, 3)) for _ in range(3)]
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((2, 4), tf.float32, name="x"), tf.TensorSpec((), tf.int32, name="number")]
+    )
+    def __call__(self, x: Any, number: Any) -> Any:
+        return {"y": tf.switch_case(number, [lambda table=table: x @ table for table in self.tables])}
+
+
+@SLOW
+def test_variables_of_branches_by_number(tmp_path: Path) -> None:
+    tf.saved_model.save(Chooser(), str(tmp_path / "saved"))
+    outcome = export_here(tmp_path / "saved", tmp_path / "out")
+    assert outcome.error is None, outcome.error
+    assert outcome.verification is not None
+    assert (outcome.verification.status, outcome.verification.reason) == ("passed", "")
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from exporter.sources.conversion import (
     tied_weights,
     weight_arithmetic,
 )
+from exporter.sources.conversion.case_branches import make_ifs
 from exporter.sources.conversion.onnx_names import NodeLayers, describe_nodes, infer_shapes, name_weights
 from exporter.sources.conversion.retyping import UNKNOWN_DTYPES, to_float32, users_of
 from exporter.sources.conversion.tf2onnx_lazy import LazyConstants
@@ -94,7 +95,7 @@ def _converted(
     tensors = [*traced.input_tensors, *traced.output_tensors]
     to_float32(traced.graph_def, precision.COMPUTED_IN_FLOAT32[dtype])
     _refuse_dtypes(traced, graph.name)
-    _refuse(_branches_by_number(traced.graph_def), traced, graph.name)
+    make_ifs(traced.graph_def)
     values = precision.computed_weights(_values(traced, weights), dtype)
     values = weight_arithmetic.fold(traced.graph_def, values, tensors)
     names = [spec.name for spec in (*graph.inputs, *graph.outputs)]
@@ -165,12 +166,6 @@ def _refuse_dtypes(traced: TracedModel, name: str) -> None:
             why="tf2onnx has no such dtype; model.quantize('float8') keeps float32 weights and serves training",
             hint=f"save the model without it; {DESCRIBE_ANYWAY}",
         )
-
-
-def _branches_by_number(graph_def: tf.compat.v1.GraphDef) -> list[tuple[str, str]]:
-    """tf2onnx does not get as far as to name those."""
-    bodies = (graph_def.node, *(function.node_def for function in graph_def.library.function))
-    return [(node.op, node.name) for nodes in bodies for node in nodes if node.op in ("Case", "StatelessCase")]
 
 
 def _refuse_unknown_ops(graph: Graph, traced: TracedModel, name: str) -> None:
