@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from exporting import export_here
 from operations import compared
 
 from exporter.errors import UnsupportedError
@@ -102,3 +103,38 @@ def test_sparse_tensors_become_dense(tmp_path: Path) -> None:
 def test_powers_of_whole_numbers_wrap_around(tmp_path: Path) -> None:
     x = np.array([0, 1, -3, 100, 2**31 - 1], "int32")
     compared(lambda x: [tf.pow(x, each) for each in (0, 1, 2, 13)], x, folder=tmp_path)
+
+
+@SLOW
+def test_rows_that_are_filled_are_in_their_places(tmp_path: Path) -> None:
+    def function(values: Any) -> Any:
+        sparse = tf.sparse.SparseTensor([[1, 0], [1, 2], [3, 1]], values, [5, 3])
+        filled, is_empty = tf.sparse.fill_empty_rows(sparse, -1.0)
+        return filled.indices, filled.values, is_empty
+
+    compared(function, np.array([0.5, 2, 3], "float32"), folder=tmp_path)
+
+
+@SLOW
+def test_colours_do_not_go_beyond_their_ends(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).uniform(0, 1, (2, 4, 5, 3)).astype("float32")
+    colours[0, 0, 0], colours[0, 0, 1], colours[0, 0, 2] = 0, 0.5, (1, 0, 0)
+    adjust = tf.image.adjust_saturation
+    compared(lambda x: [adjust(x, factor) for factor in (0.0, 0.5, 1.0, 4.0)], colours, folder=tmp_path)
+
+
+@SLOW
+@pytest.mark.parametrize("dtype", ["float32", "bool"])
+def test_text_of_fractions_is_refused(tmp_path: Path, dtype: str) -> None:
+    with pytest.raises(UnsupportedError, match="other digits"):
+        compared(tf.strings.as_string, np.array([0, 1]).astype(dtype), folder=tmp_path)
+
+
+@SLOW
+def test_chance_is_noted(tmp_path: Path) -> None:
+    concrete = tf.function(lambda x: x + tf.random.uniform([3], seed=1)).get_concrete_function(tf.TensorSpec([3]))
+    (tmp_path / "g.pb").write_bytes(concrete.graph.as_graph_def().SerializeToString())
+    ends = {"inputs": (concrete.inputs[0].name,), "outputs": (concrete.outputs[0].name,)}
+    outcome = export_here(tmp_path / "g.pb", tmp_path / "out", verify=False, **ends)
+    assert outcome.error is None, outcome.error
+    assert "RandomUniform: ONNX Runtime draws other numbers than TensorFlow, with any seed" in outcome.notes

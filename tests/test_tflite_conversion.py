@@ -51,6 +51,13 @@ def at_the_ends_too(converter: Any) -> None:
     converter.inference_input_type = converter.inference_output_type = tf.uint8
 
 
+def sixteen_bits(converter: Any) -> None:
+    whole_numbers(converter)
+    kinds = tf.lite.OpsSet
+    converter.target_spec.supported_ops = [kinds.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int16
+
+
 def half_precision(converter: Any) -> None:
     quantised(converter)
     converter.target_spec.supported_types = [tf.float16]
@@ -61,6 +68,7 @@ WAYS: dict[str, Callable[[Any], None]] = {
     "dynamic": quantised,
     "int8": whole_numbers,
     "uint8_ends": at_the_ends_too,
+    "int16": sixteen_bits,
     "float16": half_precision,
 }
 
@@ -91,7 +99,7 @@ def test_each_way_of_quantising_converts(name: str, files: dict[str, Path], tmp_
     # Whole numbers stay whole numbers, and half precision is stored as it is.
     assert ("QuantizeLinear" in ops(tmp_path / name)) == (name in ("int8", "uint8_ends"))
     kinds = {proto.data_type for proto in onnx.load(str(tmp_path / name / "model.onnx")).graph.initializer}
-    assert (onnx.TensorProto.INT8 in kinds) == (name in ("dynamic", "int8", "uint8_ends"))
+    assert (onnx.TensorProto.INT8 in kinds) == (name in ("dynamic", "int8", "uint8_ends", "int16"))
     assert (onnx.TensorProto.FLOAT16 in kinds) == (name == "float16")
 
 

@@ -44,6 +44,9 @@ TF2ONNX_FAILURES = (
     NotImplementedError,
     AssertionError,
 )
+RANDOM = frozenset(
+    ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+)
 DESCRIBE_ANYWAY = "--to parquet,dot,svg describes the model without converting it"
 
 
@@ -85,8 +88,14 @@ def finish(
     layer_of_weight = {weight.name: weight.layer for weight in graph.weights}
     layer_of_output = dict(zip((spec.name for spec in graph.outputs), output_layers, strict=True))
     nodes = describe_nodes(model, NodeLayers(lazy, layer_of_weight, layer_of_output, owners))
-    about_dtypes = precision.dtype_notes(weights, dtype)
-    return OnnxStructure(model, lazy, nodes, lambda: (*about_dtypes, *notes()))
+    about = (*_notes_on_chance(model), *precision.dtype_notes(weights, dtype))
+    return OnnxStructure(model, lazy, nodes, lambda: (*about, *notes()))
+
+
+def _notes_on_chance(model: onnx.ModelProto) -> tuple[str, ...]:
+    """What a comparison cannot pass, and a seed does not change."""
+    found = sorted({node.op_type for inner in graphs(model.graph) for node in inner.node} & RANDOM)
+    return (f"{', '.join(found)}: ONNX Runtime draws other numbers than TensorFlow, with any seed",) if found else ()
 
 
 def _converted(

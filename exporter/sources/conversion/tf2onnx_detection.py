@@ -1,4 +1,4 @@
-"""What detectors do with their boxes, and sparse tensors that become dense. Importing registers handlers."""
+"""What detectors do with boxes and colours, and sparse tensors. Importing registers handlers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tf2onnx import handler
 from tf2onnx.graph import Graph, Node
 from tf2onnx.onnx_opset import tensor
 
-from exporter.sources.conversion.tf2onnx_arithmetic import constant, replace, step
+from exporter.sources.conversion.tf2onnx_arithmetic import constant, numpy_dtype, replace, step
 
 
 @handler.tf_op(["NonMaxSuppression", "NonMaxSuppressionV2"])
@@ -68,3 +68,47 @@ class SparseToDense:
             count = step(graph, node, "Slice", step(graph, node, "Shape", places), first, next_)
             values = step(graph, node, "Expand", values, count)
         replace(graph, node, "ScatterND", [step(graph, node, "Expand", default, shape), places, values])
+
+
+@handler.tf_op("SparseFillEmptyRows")
+class SparseFillEmptyRows:
+    """In the order of the rows; tf2onnx has those that are filled at the end."""
+
+    @classmethod
+    def version_13(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        places, values = node.output[:2]
+        used = {each: graph.find_output_consumers(each) for each in (places, values)}
+        first, next_ = (constant(graph, node, [number], np.int64) for number in (0, 1))
+        rows = step(graph, node, "Slice", places, first, next_, next_)
+        rows = step(graph, node, "Reshape", rows, constant(graph, node, [-1], np.int64))
+        count, attributes = step(graph, node, "Shape", rows), {"axis": 0, "largest": 0}
+        order = graph.make_node("TopK", [rows, count], attributes, name=node.child_name(), output_count=2).output[1]
+        for value, consumers in used.items():
+            graph.replace_all_inputs(value, step(graph, node, "Gather", value, order), consumers)
+        tensor.SparseFillEmptyRows.version_13(graph, node, **kwargs)
+
+
+@handler.tf_op("AdjustSaturation")
+class AdjustSaturation:
+    """The distance of a colour to its largest part grows by the factor, until its smallest part is zero.
+
+    tf2onnx lets it grow beyond that.
+    """
+
+    @classmethod
+    def version_13(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        image, dtype = node.input[0], numpy_dtype(graph, node.input[0])
+        factor = step(graph, node, "Cast", node.input[1], to=graph.get_dtype(image))
+        three = constant(graph, node, [3], np.int64)
+        ordered = graph.make_node("TopK", [image, three], name=node.child_name(), output_count=2).output[0]
+        largest, smallest = (
+            step(graph, node, "Gather", ordered, constant(graph, node, [place], np.int64), axis=-1) for place in (0, 2)
+        )
+        zero = constant(graph, node, 0, dtype)
+        limit = step(graph, node, "Div", largest, step(graph, node, "Sub", largest, smallest))
+        is_gray = step(graph, node, "Equal", largest, smallest)
+        growth = step(graph, node, "Where", is_gray, zero, step(graph, node, "Min", factor, limit))
+        # Without light there is no colour.
+        growth = step(graph, node, "Where", step(graph, node, "Greater", largest, zero), growth, zero)
+        distance = step(graph, node, "Mul", step(graph, node, "Sub", largest, image), growth)
+        replace(graph, node, "Sub", [largest, distance])

@@ -18,6 +18,7 @@ from tf2onnx.onnx_opset import nn
 
 from exporter.sources.conversion.tf2onnx_arithmetic import computed_in, constant, replace
 
+FLOAT_TYPES = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16))
 # Float32 holds all of their numbers.
 IN_FLOAT32 = (
     TensorProto.FLOAT16,
@@ -67,6 +68,19 @@ class Bitcast:
         if graph.get_dtype(node.input[0]) != graph.get_dtype(node.output[0]):
             raise ValueError("ONNX has no cast that keeps the bits")
         replace(graph, node, "Identity", [node.input[0]])
+
+
+@handler.tf_op("AsString")
+class AsString:
+    """Whole numbers as digits. tf2onnx writes fractions and truth values too, as ONNX does and TensorFlow does not."""
+
+    @classmethod
+    def version_9(cls, graph: Graph, node: Node, **kwargs: Any) -> None:
+        if graph.get_dtype(node.input[0]) in (FLOAT_TYPES | {TensorProto.BOOL}):
+            raise ValueError("ONNX writes other digits of fractions and truth values than TensorFlow")
+        if node.get_attr_value("width", -1) >= 0 or node.get_attr_value("fill", b""):
+            raise ValueError("ONNX does not fill the text of a number up")
+        replace(graph, node, "Cast", [node.input[0]], to=TensorProto.STRING)
 
 
 @handler.tf_op("ExtractImagePatches")

@@ -9,12 +9,14 @@ import math
 from typing import Any
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 from tf2onnx import tfonnx as tfonnx  # Registers its own handlers first.
 from tf2onnx.graph import Graph, Node
 from tf2onnx.handler import tfl_op
-from tf2onnx.tflite_handlers.tfl_math import separate_fused_activation_function
+from tf2onnx.tflite_handlers.tfl_math import TflDequantizeOp, separate_fused_activation_function
 from tf2onnx.tflite_handlers.tfl_nn import TflTransposeConv
+
+from exporter.sources.conversion.tf2onnx_arithmetic import constant, replace, step
 
 
 def _const(graph: Graph, node: Node, value: float) -> str:
@@ -114,14 +116,22 @@ class Densify:
         node.attr.clear()
 
 
+# What QuantizeLinear and DequantizeLinear take up to opset 18.
+QUANTISED = (TensorProto.INT8, TensorProto.UINT8)
+
+
 @tfl_op("TFL_QUANTIZE", onnx_op="QuantizeLinear")
 class Quantize:
-    """tf2onnx forgets all scales but the first of a tensor that has one for each channel."""
+    """tf2onnx forgets all scales but the first of a tensor that has one for each channel, and that int16 has no op."""
 
     @classmethod
     def version_10(cls, graph: Graph, node: Node, dequantize: bool = False, **kwargs: Any) -> None:
         scale, zero_point = node.get_attr_value("scale"), node.get_attr_value("zero_point")
-        kind = helper.tensor_dtype_to_np_dtype(graph.get_dtype(node.output[0]))
+        dtype = graph.get_dtype(node.output[0])
+        if dtype not in QUANTISED:
+            _round(graph, node, dtype, scale, zero_point)
+            return
+        kind = helper.tensor_dtype_to_np_dtype(dtype)
         parameters = [np.array(scale, np.float32), np.array(zero_point).astype(kind)]
         if len(scale) > 1:
             node.set_attr("axis", node.get_attr_value("quantized_dimension"))
@@ -131,3 +141,25 @@ class Quantize:
         graph.replace_inputs(node, [node.input[0], *constants])
         for name in ("scale", "zero_point", "quantized_dimension", "min", "max"):
             node.attr.pop(name, None)
+
+
+def _round(graph: Graph, node: Node, dtype: int, scale: list[float], zero_point: list[int]) -> None:
+    """QuantizeLinear as the arithmetic that it stands for."""
+    if len(scale) > 1:
+        raise ValueError("ONNX quantises to 8 bits where there is a scale for each channel")
+    limits = np.iinfo(helper.tensor_dtype_to_np_dtype(dtype))
+    value = step(graph, node, "Div", node.input[0], constant(graph, node, scale[0], np.float32))
+    value = step(graph, node, "Round", value)
+    value = step(graph, node, "Add", value, constant(graph, node, zero_point[0], np.float32))
+    ends = (constant(graph, node, limit, np.float32) for limit in (limits.min, limits.max))
+    replace(graph, node, "Cast", [step(graph, node, "Clip", value, *ends)], to=dtype)
+
+
+@tfl_op("TFL_DEQUANTIZE", onnx_op="DequantizeLinear")
+class Dequantize:
+    """Of int16, and biases of int64, as arithmetic, which tf2onnx makes on demand only."""
+
+    @classmethod
+    def version_10(cls, graph: Graph, node: Node, dequantize: bool = False, **kwargs: Any) -> None:
+        is_known = graph.get_dtype(node.input[0]) in (*QUANTISED, TensorProto.INT32)
+        TflDequantizeOp.version_10(graph, node, dequantize=dequantize or not is_known, **kwargs)
