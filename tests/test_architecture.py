@@ -50,7 +50,7 @@ FLOORS: list[dict[str, list[str]]] = [
         "files": ["files", "private_folder"],
         "memory": ["memory"],
         "startup": ["startup", "heartbeat"],
-        "lazy": ["lazy", "structure"],
+        "lazy": ["lazy", "structure", "graph_limits"],
         "wire": ["wire"],
         "schema": ["schema"],
         "protobuf": ["protobuf"],

@@ -18,6 +18,9 @@ from exporter.records import Layer, Shape, TensorSpec
 
 RESHAPES = ("Reshape", "Flatten", "Ravel")
 
+# What comes of settings that no layer has, such as steps of 0, in arithmetic that takes them for sound.
+IMPOSSIBLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
 
 @dataclass(frozen=True, slots=True)
 class CallShapes:
@@ -87,7 +90,7 @@ class Resolver:
         inner = self._only_result(layer)
         config = settings(layer) if any(shape and None in shape for shape in declared) else {}
         return [
-            inner if inner and fits_into(inner, shape) else self._output(layer, config, shape, inputs, declared_inputs)
+            inner if inner and fits_into(inner, shape) else self._found(layer, config, shape, inputs, declared_inputs)
             for shape in declared
         ]
 
@@ -101,6 +104,20 @@ class Resolver:
         last = [call for call in calls if call not in self._calls.outgoing and call in self.shapes]
         results = self.shapes[last[0]].outputs if len(last) == 1 else ()
         return results[0] if len(results) == 1 else None
+
+    def _found(
+        self,
+        layer: Layer,
+        config: Mapping[str, Any],
+        declared: Shape | None,
+        inputs: Sequence[Sizes | None],
+        declared_inputs: Sequence[Shape | None],
+    ) -> Sizes | None:
+        """None where the settings are of no layer that there can be."""
+        try:
+            return self._output(layer, config, declared, inputs, declared_inputs)
+        except IMPOSSIBLE:
+            return None
 
     def _output(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from exporter.costs.call_shapes import CallShapes, Resolver, settings
+from exporter.costs.call_shapes import IMPOSSIBLE, CallShapes, Resolver, settings
 from exporter.costs.calls import Call, Calls
 from exporter.costs.counting import Operations, Sizes, count
 from exporter.costs.layer_costs import FORMULAS, operations
@@ -147,8 +147,11 @@ class _Counter:
                 return None
             held = self.weights.get(layer.namespace, ())
             call = LayerCall(layer.class_name, config, at.inputs, at.outputs, dtypes, held)  # type: ignore[arg-type]
-            # Where there is an ONNX graph, one of its nodes may do the work of several rows.
-            found = operations(call, "layer" if self.node_sums else self.level)
+            try:
+                # Where there is an ONNX graph, one of its nodes may do the work of several rows.
+                found = operations(call, "layer" if self.node_sums else self.level)
+            except IMPOSSIBLE:
+                return None
             if found is None:
                 return None
             total += found

@@ -13,7 +13,7 @@ from exporter.costs.node_costs import concrete, concrete_costs
 from exporter.errors import SourceError
 from exporter.readers.described import DescribedModel
 from exporter.readers.onnx_graph import Describer, value_spec
-from exporter.readers.onnx_initializers import lazy_values, missing_files, stored_tensors
+from exporter.readers.onnx_initializers import check_initializers, lazy_values, missing_files, stored_tensors
 from exporter.readers.onnx_parts import OnnxParts, read_parts
 from exporter.records import Job, LayerCosts, ModelGraph, OnnxNode
 from exporter.sources.h5_values import COPY_AGAIN
@@ -31,6 +31,7 @@ def read(job: Job, spool_path: str) -> DescribedModel:
     path = Path(job.source)
     try:
         parts = read_parts(path)
+        check_initializers(parts)
         graph, nodes, costs, notes = _described(parts, job)
     except (ValueError, TypeError, DecodeError, OSError) as error:
         why = f"as ONNX: {error}"

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from exporter.lazy import LazyArray
 from exporter.readers.described import DescribedModel
 from exporter.records import Layer, ModelGraph, Weight
+from exporter.sources.graphs.name_scopes import DEEPEST
 from exporter.unique_names import Names
 
 HOLDS_TENSORS, HOLDS_GROUPS = "Weights", "Scope"
-# Names with more parts than this keep the rest in one; models nest a dozen deep.
-DEEPEST = 64
 DIGITS = re.compile(r"(\d+)")
 
 # A group: what tells it from its siblings, and what it is called.
@@ -83,7 +82,7 @@ def _limited(groups: tuple[Part, ...]) -> tuple[Part, ...]:
     if len(groups) <= DEEPEST:
         return groups
     rest = groups[DEEPEST - 1 :]
-    return (*groups[: DEEPEST - 1], ("/".join(key for key, _ in rest), "/".join(name for _, name in rest)))
+    return (*groups[: DEEPEST - 1], ("/".join(key for key, _ in rest), ".".join(name for _, name in rest)))
 
 
 def _depth_first(root: Group) -> Iterator[Group]:

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import stat
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,9 @@ def source_digest(job: Job) -> str:
 
 def nbytes_to_read(job: Job) -> int:
     """How much `source_digest` reads, about. Raises SourceError."""
-    return sum(_status(path).st_size for path in _paths(job) if not zipfile.is_zipfile(path))
+    # The status first: opening a pipe would wait for whoever writes into it.
+    sizes = [(path, _status(path).st_size) for path in _paths(job)]
+    return sum(nbytes for path, nbytes in sizes if not zipfile.is_zipfile(path))
 
 
 def nbytes(job: Job) -> int:
@@ -71,10 +74,15 @@ def _paths(job: Job) -> list[str]:
 
 
 def _status(path: str) -> os.stat_result:
+    """Of a file: reading a pipe or a device may have no end. Raises SourceError."""
     try:
-        return os.stat(path)
-    except OSError as error:
-        raise SourceError("cannot be read", where=path, why=error.strerror or str(error)) from error
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise SourceError("cannot be read", where=path, why=getattr(error, "strerror", "") or str(error)) from error
+    if not stat.S_ISREG(found.st_mode):
+        hint = "copy the file itself there"
+        raise SourceError("cannot be read", where=path, why="it is not a file", hint=hint)
+    return found
 
 
 def _file_digest(path: str) -> str:

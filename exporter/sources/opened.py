@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import ClassVar, Protocol
 
 import keras
+from google.protobuf.message import DecodeError
 from keras.src.utils.naming import reset_uids
 
 from exporter.errors import SourceError, UnsupportedError
@@ -107,10 +108,15 @@ class OpenedModel:
 def open_model(job: Job, spool_path: str) -> Opened:
     """Open the job's source hollow. Raises SourceError, TrustError or UnsupportedError."""
     source = _source(job)
-    if hasattr(source, "open_source"):
+    if not hasattr(source, "open_source"):
+        return _open_keras(job, spool_path)
+    try:
         opened: Opened = source.open_source(job, spool_path)
-        return opened
-    return _open_keras(job, spool_path)
+    except DecodeError as error:
+        # Messages inside of messages are taken apart where they are needed.
+        why, hint = f"as protobuf: {str(error)[:200]}", "copy or download it again"
+        raise SourceError("is damaged", where=job.source, why=why, hint=hint) from error
+    return opened
 
 
 def _open_keras(job: Job, spool_path: str) -> Opened:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import SourceError
+from exporter.sources.file_names import is_plain_name
 from exporter.sources.json_file import read_json
 from exporter.sources.keras_models.weight_map import MAP_KEY
 
@@ -65,8 +66,8 @@ def _parsed(path: str) -> dict[str, Any]:
 
 
 def _shard(name: Any, path: str) -> Path:
-    if not isinstance(name, str) or name in ("", ".", "..") or "\0" in name or "\\" in name or "/" in name:
-        why = f"the shard {name!r} is not in its folder"[:200]
+    if not is_plain_name(name):
+        why = f"the shard {str(name)[:80]!r} is not in its folder"
         raise SourceError("leads out of its folder", where=path, why=why, hint="is it from a source that you trust?")
     shard = Path(path).with_name(name)
     if not shard.is_file():

@@ -11,11 +11,20 @@ from collections.abc import Iterable
 
 from exporter.unique_names import Names
 
+# Names with more parts than this keep the rest in one: models nest a dozen deep, and every part becomes a row.
+DEEPEST = 64
+
+
+def scoped(name: str) -> str:
+    """The name without empty parts, which some exporters write, and not too deep."""
+    parts = [part for part in name.split("/") if part]
+    return "/".join(parts if len(parts) <= DEEPEST else [*parts[: DEEPEST - 1], ".".join(parts[DEEPEST - 1 :])])
+
 
 def node_names(nodes: Iterable[tuple[str, str]]) -> list[str]:
-    """Unique names for nodes given as name and op type; the empty parts that some exporters write are left out."""
+    """Unique names for nodes given as name and op type."""
     names = Names()
-    return [names.unique("/".join(part for part in name.split("/") if part) or op_type) for name, op_type in nodes]
+    return [names.unique(scoped(name) or op_type) for name, op_type in nodes]
 
 
 def layers_of(names: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exporter.records import Edge, Layer, ModelGraph, TensorSpec, Weight
-from exporter.sources.graphs.name_scopes import below, outer_scopes
+from exporter.sources.graphs.name_scopes import below, outer_scopes, scoped
 from exporter.unique_names import Names
 
 ROOT, SCOPE, INPUT = "", "Scope", "InputLayer"
@@ -23,7 +23,7 @@ def operation_names(names: Sequence[str]) -> list[str]:
     An operation that is alone in a scope gets the scope's name, which is that of the layer that it was made by.
     """
     clean = Names()
-    unique = [clean.unique("/".join(part for part in name.split("/") if part)) for name in names]
+    unique = [clean.unique(scoped(name)) for name in names]
     inside = Counter(outer for name in unique for outer in outer_scopes(name))
     alone = [next((outer for outer in outer_scopes(name)[1:] if inside[outer] == 1), name) for name in unique]
     enclosing = {outer for name in alone for outer in outer_scopes(name)}

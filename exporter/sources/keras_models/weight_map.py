@@ -6,11 +6,11 @@ several. Nothing here imports TensorFlow or Keras.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from exporter.errors import SourceError
+from exporter.sources.file_names import is_plain_name
 from exporter.sources.json_file import read_json
 
 SUFFIX, MAP_KEY = ".json", "weight_map"
@@ -72,8 +72,8 @@ def _shard_names(names: Any, path: str) -> tuple[str, ...]:
     if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
         raise SourceError("is corrupt", where=path, why=f"{names!r} is no list of shards"[:200], hint=COPY_HINT)
     for name in listed:
-        if name in ("", ".", "..") or "\0" in name or "\\" in name or os.path.basename(name) != name:
-            why = f"the shard {name!r} is not in its folder"
+        if not is_plain_name(name):
+            why = f"the shard {name[:80]!r} is not in its folder"
             raise SourceError(
                 "leads out of its folder", where=path, why=why, hint="is it from a source that you trust?"
             )

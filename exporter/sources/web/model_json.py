@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exporter.errors import SourceError
+from exporter.sources.file_names import is_plain_name
 from exporter.sources.json_file import read_json
 
 WEIGHTS = "from the TensorFlow.js weights"
@@ -105,8 +107,16 @@ def weight_files(path: str) -> list[str]:
 def named_files(path: str) -> list[str]:
     """The names in the manifest, whether they are there or not. Raises SourceError."""
     groups = parsed(path).get(MANIFEST) or []
-    names = [name for group in groups if isinstance(group, dict) for name in group.get("paths") or ()]
+    lists = [group.get("paths") or [] for group in groups if isinstance(group, dict)] if _is_list(groups) else []
+    names = [name for names in lists if _is_list(names) for name in names]
+    if not _is_list(groups) or not all(map(_is_list, lists)) or not all(isinstance(name, str) for name in names):
+        why = f"its {MANIFEST} has something else than lists of names"
+        raise SourceError("is corrupt", where=path, why=why, hint=COPY_HINT)
     return list(dict.fromkeys(names))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
 
 
 def _groups(content: Mapping[str, Any], path: str) -> Iterator[tuple[tuple[str, ...], list[WebWeight]]]:
@@ -158,9 +168,8 @@ def _text_nbytes(files: tuple[str, ...], start: int, count: int, there: int) -> 
 def _file(path: str, name: Any) -> str:
     """Beside the model or in a folder there. Raises SourceError."""
     text = str(name)
-    parts = text.split("/")
-    if not text or text.startswith("/") or ".." in parts or re.search(r"[\\\0]|^\w+:", text):
-        why = f"its {MANIFEST} names {text!r}, which is not in its folder"
+    if not all(map(is_plain_name, text.split("/"))) or re.search(r"^\w+:", text):
+        why = f"its {MANIFEST} names {text[:200]!r}, which is not in its folder"
         hint = "is it from a source that you trust?"
         raise SourceError("leads out of its folder", where=path, why=why, hint=hint)
     folder = os.path.realpath(os.path.dirname(path) or ".")
@@ -172,7 +181,11 @@ def _file(path: str, name: Any) -> str:
 
 def _size(file: str, path: str) -> int:
     try:
-        return os.stat(file).st_size
+        found = os.stat(file)
     except OSError as error:
         why = f"{os.path.basename(file)}: {error.strerror or error}"
         raise SourceError("is not complete", where=path, why=why, hint=COPY_HINT) from error
+    if not stat.S_ISREG(found.st_mode):
+        why = f"{os.path.basename(file)} is no file"
+        raise SourceError("is not complete", where=path, why=why, hint=COPY_HINT)
+    return found.st_size
