@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from exporter import memory
 from exporter.errors import ExportError, SourceError, TrustError, UnsupportedError
 from exporter.formats import HOLLOW, needed
-from exporter.heartbeat import heartbeat
+from exporter.heartbeat import STUCK_SECONDS, heartbeat, patience
 from exporter.readers import LENIENT, READERS, Unexplained, unloaded_note
 from exporter.readers.described import DescribedModel
 from exporter.records import Job
 from exporter.reporting import Reporter
 from exporter.sources.detection.kinds import HDF5, WITHOUT_ONNX
+from exporter.sources.digest import nbytes
 from exporter.startup import lean_imports
 from exporter.verification.understudy import IS_POSSIBLE, Understudy
 
@@ -81,7 +82,9 @@ class Opening:
             return None
         if unloaded and self.job.kind not in LENIENT:
             return None
-        with self.reporter.stage("read"), self._patience(), suppress(Unexplained):
+        # No framework's threads are at work here, whose processor time would count too.
+        seconds = STUCK_SECONDS if unloaded else patience(nbytes(self.job))
+        with self.reporter.stage("read"), self._patience(seconds), suppress(Unexplained):
             read: Callable[..., DescribedModel] = importlib.import_module(READERS[self.job.kind]).read
             self.import_rss_bytes = memory.peak_rss_bytes()
             lenient = {"lenient": True} if unloaded else {}
@@ -90,6 +93,6 @@ class Opening:
             return found
         return None
 
-    def _patience(self) -> AbstractContextManager[None]:
+    def _patience(self, seconds: float = STUCK_SECONDS) -> AbstractContextManager[None]:
         """What is read by libhdf5, which may not come back, and by nothing that is slow for good reasons."""
-        return heartbeat() if self.job.kind in HDF5 else nullcontext()
+        return heartbeat(seconds) if self.job.kind in HDF5 else nullcontext()

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from exporter import files, wire
 from exporter.child_process import Child, ProcessTree, Spawn, spawn_worker
 from exporter.errors import ExportError, InternalError, ResourceError, SourceError, TransientError
-from exporter.heartbeat import STUCK, STUCK_SECONDS
+from exporter.heartbeat import STUCK
 from exporter.memory import format_bytes
 from exporter.private_folder import private_folder
 from exporter.records import Job, Outcome, Stage
@@ -224,7 +224,7 @@ class Supervisor:
         if status >= 0:
             return self._defect(f"ended with status {status} and no result during stage {self.stage}", last)
         if -status == STUCK:
-            why = f"the HDF5 library finds no end in it, after {STUCK_SECONDS:g} s in stage {self.stage}"
+            why = f"the HDF5 library finds no end in it, in stage {self.stage}"
             return SourceError(
                 "cannot be read", where=self.job.name, why=why, hint="it is damaged: copy or save it again"
             )

@@ -15,6 +15,7 @@ from exporter.errors import UnsupportedError
 from exporter.files import Export, describe
 from exporter.formats import COSTS, FORMATS, HOLLOW, STATISTICS, needed
 from exporter.formats.pictures.drawings import check_names
+from exporter.graph_limits import check_costs, check_graph
 from exporter.opening import Opening
 from exporter.readers.described import DescribedModel
 from exporter.receipts import manifest, public_name, versions
@@ -53,6 +54,7 @@ class Work:
         started = time.monotonic()
         digest = self._background.submit(lambda: self.job.source_digest or source_digest(self.job))
         opened = self.opening.read_or_open()
+        check_graph(opened.graph, self.job.source)
         self.inputs = opened.inputs(self.job)
         material = Material(
             self.job, opened.graph, source=public_name(self.job), weights=opened.weights, versions=versions()
@@ -70,6 +72,7 @@ class Work:
             material = self._measure(opened, material)
         if COSTS in needs:
             costs = material.costs or job_costs(self.job, material.graph, material.nodes)
+            check_costs(costs, material.nodes or (), self.job.source)
             material = dataclasses.replace(material, costs=costs)
             memory.release_unused()
         self._write_all(material, after_verification=False)

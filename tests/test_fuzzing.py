@@ -25,6 +25,7 @@ from onnx import helper, numpy_helper
 
 from exporter import plan, worker
 from exporter.errors import UnsupportedError
+from exporter.opening import Opening
 
 MUTATIONS = int(os.environ.get("FUZZ_MUTATIONS", "25"))
 # The errors that say what is wrong with a file; an InternalError would be a defect.
@@ -125,7 +126,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
 }
 
 
-def needs_framework(work: worker.Work) -> None:
+def needs_framework(opening: Opening) -> None:
     raise UnsupportedError("is not explained by its file", why="its framework is left out here")
 
 
@@ -142,7 +143,7 @@ def outcome(source: Path, output: Path) -> tuple[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_is_an_answer(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker.Work, "_open", needs_framework)
+    monkeypatch.setattr(Opening, "open", needs_framework)
     sound, copy, output = tmp_path / "sound", tmp_path / "copy", tmp_path / "out"
     sound.mkdir()
     name = KINDS[kind](sound)

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from exporter.heartbeat import LEAST_SECONDS, STUCK_SECONDS, patience
+
 # The clock is wound up ten times while it runs down, so that a machine with much else to do is no reason to die of.
 PROGRAM = """
 import time
@@ -29,3 +31,10 @@ def test_only_a_call_that_does_not_come_back_is_the_end(work: str, status: int) 
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == status, ended.stderr
     assert ("came to the end" in ended.stdout) is (status == 0)
+
+
+def test_small_files_get_less_time_and_large_ones_all_of_it() -> None:
+    """A second for 10 MB; a config of that size is parsed in a third of one."""
+    assert patience(0) == LEAST_SECONDS == 5
+    assert patience(50_000_000) == 10
+    assert patience(10**12) == STUCK_SECONDS

@@ -187,7 +187,7 @@ def test_an_end_without_a_result_is_a_defect(job: Job, worker: Callable[[str], S
         (
             "SIGVTALRM",
             "SourceError",
-            "cannot be read: the HDF5 library finds no end in it, after 20 s in stage weights",
+            "cannot be read: the HDF5 library finds no end in it, in stage weights",
         ),
         ("SIGTERM", "TransientError", "was stopped: by SIGTERM from outside, during stage weights"),
     ],

@@ -48,13 +48,14 @@ def initializer_nbytes(proto: TensorProto) -> int:
 def check_initializers(parts: OnnxParts) -> None:
     """Raises ValueError for what claims more than it has, and SourceError for data that is not beside the file."""
     total = 0
+    there: dict[str, int | None] = {}
     for each in parts.initializers:
         proto = each.proto
         check_shape(proto.dims, 8, f"initializer {proto.name!r}")
         nbytes = initializer_nbytes(proto)
         total += nbytes
         if proto.data_location == TensorProto.EXTERNAL:
-            _check_place(parts, proto, nbytes)
+            _check_place(parts, proto, nbytes, there)
         elif each.start is not None and each.stop is not None:
             if dtype_name(proto.data_type) is not None and each.stop - each.start != nbytes:
                 found = each.stop - each.start
@@ -67,19 +68,25 @@ def check_initializers(parts: OnnxParts) -> None:
         raise ValueError(f"its initializers have {total:,} bytes")
 
 
-def _check_place(parts: OnnxParts, proto: TensorProto, nbytes: int) -> None:
-    """The data of a file that is there must be in it; a file that is missing is said later."""
+def _check_place(parts: OnnxParts, proto: TensorProto, nbytes: int, there: dict[str, int | None]) -> None:
+    """The data of a file that is there must be in it; a file that is missing is said later.
+
+    `there` has the sizes of the files that have been asked for, by their names.
+    """
     place, what = _place(proto), f"the external data of initializer {proto.name!r}"
-    if not place.get("location"):
+    name = place.get("location")
+    if not name:
         raise ValueError(f"{what} is in no file")
     start, length = (_size(place.get(key, default), what) for key, default in (("offset", "0"), ("length", "")))
-    path = _path(parts, place["location"])
-    if dtype_name(proto.data_type) is None or not os.path.exists(path):
+    if name not in there:
+        path = _path(parts, name)
+        there[name] = os.stat(path).st_size if os.path.exists(path) else None
+    size, end = there[name], (start or 0) + nbytes
+    if size is None or dtype_name(proto.data_type) is None:
         return
-    end, there = (start or 0) + nbytes, os.stat(path).st_size
-    if end > there or length not in (None, nbytes):
+    if end > size or length not in (None, nbytes):
         claimed = "" if length is None else f", where {length:,} are said to be"
-        raise ValueError(f"{what} needs {nbytes:,} bytes up to byte {end:,} of {there:,}{claimed}")
+        raise ValueError(f"{what} needs {nbytes:,} bytes up to byte {end:,} of {size:,}{claimed}")
 
 
 def _size(text: str, what: str) -> int | None:
