@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -218,3 +219,8 @@ def test_settings_of_no_layer_cost_what_nobody_knows(strides: Any) -> None:
     inner = layer(class_name="Conv1D", shape=(None, None, 4), config=config)
     graph = described(inner)
     assert layer_costs(graph, None).layers["a"].macs is None
+
+
+def test_a_layer_without_its_inputs_costs_what_nobody_knows() -> None:
+    graph = described(layer(class_name="TRANSPOSE_CONV", inputs=()))
+    assert layer_costs(dataclasses.replace(graph, level="scope"), None).layers["a"].macs is None

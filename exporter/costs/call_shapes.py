@@ -18,8 +18,8 @@ from exporter.records import Layer, Shape, TensorSpec
 
 RESHAPES = ("Reshape", "Flatten", "Ravel")
 
-# What comes of settings that no layer has, such as steps of 0, in arithmetic that takes them for sound.
-IMPOSSIBLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+# What comes of settings and inputs that no layer has, such as steps of 0, in arithmetic that takes them for sound.
+IMPOSSIBLE = (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
