@@ -25,7 +25,7 @@ from exporter.lazy import LazyArray
 from exporter.records import Job
 from exporter.sources import h5_values
 from exporter.sources.graphs import crc
-from exporter.sources.keras_models import archive_members, hollow, keras_archive, keras_h5
+from exporter.sources.keras_models import archive_members, hollow, keras_2_config, keras_archive, keras_h5
 from exporter.sources.keras_models.describe import weight_names
 from exporter.sources.keras_models.hollow import HollowScope
 from exporter.sources.keras_models.loading import bind_weights_file
@@ -607,3 +607,42 @@ def test_open_model_refuses_a_model_that_was_never_built(tmp_path: Path) -> None
             open_model(archive_job(tmp_path / "m.keras"), str(tmp_path))
     finally:
         global_state.set_global_attribute("stateless_scope", None)
+
+
+def old_recurrent(path: Path) -> None:
+    import tf_keras
+
+    ids = tf_keras.Input((5,))
+    y = tf_keras.layers.Embedding(10, 4)(ids)
+    y = tf_keras.layers.Bidirectional(tf_keras.layers.GRU(3, return_sequences=True))(y)
+    tf_keras.Model(ids, tf_keras.layers.Dense(2)(y), name="m").save(path)
+
+
+def old_sequential(path: Path) -> None:
+    import tf_keras
+
+    norm = tf_keras.layers.BatchNormalization(beta_initializer="ones")
+    tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(3), norm, tf_keras.layers.Dense(2)]).save(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("save", "suffix"), [(old_recurrent, ".h5"), (old_sequential, ".keras")])
+def test_what_keras_2_saved(tmp_path: Path, save: Callable[[Path], None], suffix: str) -> None:
+    """Settings that Keras 3 refuses, and inputs that are fractions although they are indices."""
+    save(tmp_path / f"old{suffix}")
+    outcome = export_here(tmp_path / f"old{suffix}", tmp_path / "out")
+    assert outcome.error is None, outcome.error
+    assert outcome.verification is not None
+    assert (outcome.verification.status, outcome.verification.reason) == ("passed", "")
+
+
+def test_settings_of_keras_2_are_changed_at_every_depth() -> None:
+    inner = {"class_name": "GRU", "config": {"units": 3, "time_major": False}}
+    norm = {"class_name": "BatchNormalization", "config": {"axis": [3]}}
+    config = {"class_name": "Sequential", "config": {"layers": [{"class_name": "B", "config": {"layer": inner}}, norm]}}
+    assert keras_2_config.modernise(config)
+    assert (inner["config"], norm["config"]) == ({"units": 3}, {"axis": 3})
+    assert not keras_2_config.modernise(config), "nothing is left to change"
+    kept = {"class_name": "LSTM", "config": {"time_major": True, "axis": [1, 2]}}
+    assert not keras_2_config.modernise(kept)
+    assert kept["config"] == {"time_major": True, "axis": [1, 2]}

@@ -37,7 +37,8 @@ OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Failed to allocate memory")
 class Request:
     """What the children need: the job as it was carried out, the inputs with their final shapes, where the file is.
 
-    `larger` are shapes for a source that does not take the usual ones.
+    `larger` are shapes for a source that does not take the usual ones, `index_inputs` names of inputs that are whole
+    numbers below `index_limit`, whatever their dtype.
     """
 
     job: Job
@@ -47,6 +48,7 @@ class Request:
     rtol: float
     onnx_path: str
     larger: tuple[tuple[TensorSpec, ...], ...] = ()
+    index_inputs: tuple[str, ...] = ()
 
     @property
     def choices(self) -> tuple[tuple[TensorSpec, ...], ...]:

@@ -86,7 +86,7 @@ def run_sensitivity(request: Request, folder: Path) -> None:
 
 
 def _arrays(request: Request, inputs: Sequence[TensorSpec]) -> list[np.ndarray]:
-    keys = table_keys(Path(request.onnx_path))
+    keys = dict.fromkeys(request.index_inputs, range(request.index_limit)) | table_keys(Path(request.onnx_path))
     return make_inputs(inputs, request.index_limit, request.job.seed, keys)
 
 

@@ -65,6 +65,13 @@ def concrete(spec: TensorSpec, batch: int = DYNAMIC_BATCH, others: tuple[int, in
     return TensorSpec(spec.name, sizes, spec.dtype)
 
 
+def index_inputs(graph: ModelGraph) -> tuple[str, ...]:
+    """Inputs of fractions that go into a table of embeddings: those of Keras 2 have no dtype of their own."""
+    tables = {layer.namespace for layer in graph.layers if layer.class_name == "Embedding"}
+    taken = {edge.source for edge in graph.edges if edge.target in tables}
+    return tuple(spec.name for spec in graph.inputs if spec.name in taken and spec.dtype == "float32")
+
+
 def index_limit(graph: ModelGraph) -> int:
     """Whole-number inputs are taken for indices; they stay below the smallest table that the model has."""
     limits = []

@@ -18,7 +18,14 @@ from exporter.files import write_json
 from exporter.records import Job, ModelGraph, TensorSpec, Verification
 from exporter.verification import children, tolerances
 from exporter.verification.children import NOBODY, Request, Understudies, run_children
-from exporter.verification.sample_inputs import DYNAMIC_BATCH, DYNAMIC_IMAGE_SIZE, LARGER_SIZES, concrete, index_limit
+from exporter.verification.sample_inputs import (
+    DYNAMIC_BATCH,
+    DYNAMIC_IMAGE_SIZE,
+    LARGER_SIZES,
+    concrete,
+    index_inputs,
+    index_limit,
+)
 from exporter.verification.table_keys import table_keys
 
 # Importing TensorFlow with Keras, and what a run needs beside weights and activations.
@@ -49,7 +56,7 @@ class Comparison:
         specs = tuple(concrete(spec, batch) for spec in inputs)
         limits = tolerances.absolute(job, graph), tolerances.relative(job, graph)
         larger = tuple(_larger(graph, inputs, batch, job.max_memory_bytes))
-        self._request = Request(job, specs, index_limit(graph), *limits, str(onnx_path), larger)
+        self._request = Request(job, specs, index_limit(graph), *limits, str(onnx_path), larger, index_inputs(graph))
         self._needed_bytes = needed_bytes(graph, specs)
         self._scratch, self._understudies = scratch, understudies
         self._folder: Path | None = None

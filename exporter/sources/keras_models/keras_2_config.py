@@ -6,6 +6,34 @@ from collections.abc import Iterator
 from typing import Any
 
 
+def modernise(config: Any) -> bool:
+    """Change, in place, settings that Keras 3 refuses although it means the same; whether there were any.
+
+    Recurrent layers had `time_major`, which Keras 3 drops by itself but for layers inside of others (`Bidirectional`),
+    and batch norms had a list of one axis.
+    """
+    stack, has_changed = [config], False
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            has_changed |= _modernise_layer(item.get("class_name"), item.get("config"))
+            stack.extend(item.values())
+    return has_changed
+
+
+def _modernise_layer(class_name: Any, settings: Any) -> bool:
+    if not isinstance(settings, dict):
+        return False
+    before = len(settings), settings.get("axis")
+    if settings.get("time_major") is False:
+        del settings["time_major"]
+    if class_name == "BatchNormalization" and isinstance(settings.get("axis"), list) and len(settings["axis"]) == 1:
+        settings["axis"] = settings["axis"][0]
+    return before != (len(settings), settings.get("axis"))
+
+
 def renumber_nested_calls(config: Any) -> None:
     """Change, in place, the references to calls of nested models, at every depth.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import tempfile
 import zipfile
@@ -18,6 +20,7 @@ from exporter.records import Job
 from exporter.sources.keras_models import archive_members
 from exporter.sources.keras_models.archive_members import WEIGHTS
 from exporter.sources.keras_models.hollow import HollowScope
+from exporter.sources.keras_models.keras_2_config import modernise
 from exporter.sources.keras_models.loading import OpenedH5Store, bind_saved_state, keras_errors, model_from_config
 
 
@@ -46,7 +49,14 @@ def bind_archive(model: keras.Model, path: str, scope: HollowScope, spool_path: 
 
 
 def reference(job: Job) -> Any:
-    """The model as Keras itself loads it."""
+    """The model as Keras itself loads it; of Keras 2's archives, which it does not load, it reads the weights."""
+    with archive_members.opened(job.source) as archive:
+        text = archive_members.config_bytes(archive, job.source)
+        if modernise(json.loads(text)):
+            model = model_from_config(text, job)
+            with h5py.File(io.BytesIO(archive.read(WEIGHTS)), "r") as file:
+                saving_lib._load_state(model, OpenedH5Store(file), None, "", visited_saveables=set())
+            return model
     with open(job.source, "rb") as stream:
         return saving_lib.load_model(stream, compile=False, safe_mode=not job.trust_code)
 

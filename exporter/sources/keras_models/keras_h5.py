@@ -13,7 +13,7 @@ from exporter.records import Job
 from exporter.sources.keras_models import untrusted
 from exporter.sources.keras_models.deep_graphs import deep_recursion
 from exporter.sources.keras_models.hollow import HollowScope
-from exporter.sources.keras_models.keras_2_config import renumber_nested_calls
+from exporter.sources.keras_models.keras_2_config import modernise, renumber_nested_calls
 from exporter.sources.keras_models.loading import keras_errors
 
 
@@ -57,5 +57,6 @@ def legacy_model(job: Job, text: str) -> keras.Model:
     legacy = saving_options.keras_option_scope(use_legacy_config=True)
     decoded = json_utils.decode(text)
     renumber_nested_calls(decoded)
+    modernise(decoded)
     with legacy, serialization_lib.SafeModeScope(not job.trust_code), deep_recursion():
         return saving_utils.model_from_config(decoded, custom_objects={})

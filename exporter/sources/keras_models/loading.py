@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from exporter.records import Job
 from exporter.sources.keras_models import untrusted
 from exporter.sources.keras_models.deep_graphs import deep_recursion
 from exporter.sources.keras_models.hollow import HollowScope
+from exporter.sources.keras_models.keras_2_config import modernise
 from exporter.sources.keras_models.sharded_store import ShardedStore
 from exporter.sources.keras_models.untrusted import TRUST_HINT, unknown_class
 from exporter.sources.keras_models.user_code import known_names
@@ -60,6 +62,8 @@ def model_from_config(text: bytes, job: Job) -> keras.Model:
     if not job.trust_code:
         untrusted.refuse_code(config, job.source)
     untrusted.refuse_foreign_classes(config, job.source, known_names())
+    if modernise(config):
+        text = json.dumps(config).encode()
     with keras_errors(job.source), deep_recursion():
         return saving_lib._model_from_config(text, custom_objects=None, compile=False, safe_mode=not job.trust_code)
 
