@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exporter.storage.fetching import Look
 
 # To be increased when an unchanged job would write different files.
-FINGERPRINT_SCHEMA = 7
+FINGERPRINT_SCHEMA = 8
 LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx")
 # What a job is named and where it goes, what only limits it, and what the source digest says already.
 OUTSIDE_FINGERPRINT = (
