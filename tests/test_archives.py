@@ -625,8 +625,26 @@ def old_sequential(path: Path) -> None:
     tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(3), norm, tf_keras.layers.Dense(2)]).save(path)
 
 
+def old_functional(path: Path) -> None:
+    """As Keras 2 itself wrote it, whose name `tf_keras` has not."""
+    import tf_keras
+
+    x = tf_keras.Input((4,))
+    inner = tf_keras.Model(x, tf_keras.layers.Dense(4)(x), name="inner")
+    tf_keras.Model(x, tf_keras.layers.Add()([inner(x), tf_keras.layers.BatchNormalization()(x)]), name="m").save(path)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    assert contents["config.json"].count(b"tf_keras.src.engine.functional") == 2
+    contents["config.json"] = contents["config.json"].replace(b"tf_keras.src", b"keras.src", 1)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("save", "suffix"), [(old_recurrent, ".h5"), (old_sequential, ".keras")])
+@pytest.mark.parametrize(
+    ("save", "suffix"), [(old_recurrent, ".h5"), (old_sequential, ".keras"), (old_functional, ".keras")]
+)
 def test_what_keras_2_saved(tmp_path: Path, save: Callable[[Path], None], suffix: str) -> None:
     """Settings that Keras 3 refuses, and inputs that are fractions although they are indices."""
     save(tmp_path / f"old{suffix}")

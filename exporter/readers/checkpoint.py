@@ -44,7 +44,7 @@ def _tensor(name: str, bundle: TensorBundle, key: str) -> Tensor:
 
 
 def _notes(bundle: TensorBundle, keys: list[str], names: dict[str, str]) -> tuple[str, ...]:
-    notes = ["a checkpoint holds tensors alone: what is computed with them, and which are trained, is not in it"]
+    notes = ["a checkpoint holds tensors alone, and so has no ONNX form: what is computed with them is not in it"]
     slots = [key for key in names if SLOT in key or SLOT_NAMES.search(key) or key.split("/")[0] in BOOKKEEPING]
     if slots:
         notes.append(f"{len(slots)} of the {len(names)} tensors are of the optimizer or count steps, by their names")

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
+# Where Keras 2 had its kinds of models, also under the name that it has beside Keras 3 (`tf_keras`).
+OLD_MODELS = re.compile(r"(tf_)?keras\.(src\.)?engine\.(functional|sequential|training)")
+
 
 def modernise(config: Any) -> bool:
-    """Change, in place, settings that Keras 3 refuses although it means the same; whether there were any.
+    """Change, in place, what Keras 3 refuses although it means the same; whether there was any of it.
 
     Recurrent layers had `time_major`, which Keras 3 drops by itself but for layers inside of others (`Bidirectional`),
-    and batch norms had a list of one axis.
+    and batch norms had a list of one axis. Functional models were of a module that has another name now, and archives
+    of them count calls of nested models as `renumber_nested_calls` has it.
     """
     stack, has_changed = [config], False
+    if isinstance(config, dict) and OLD_MODELS.fullmatch(str(config.get("module"))):
+        renumber_nested_calls(config)
     while stack:
         item = stack.pop()
         if isinstance(item, list):
             stack.extend(item)
         elif isinstance(item, dict):
-            has_changed |= _modernise_layer(item.get("class_name"), item.get("config"))
+            has_changed |= _modernise_module(item) | _modernise_layer(item.get("class_name"), item.get("config"))
             stack.extend(item.values())
     return has_changed
+
+
+def _modernise_module(item: dict[str, Any]) -> bool:
+    is_old = OLD_MODELS.fullmatch(str(item.get("module"))) is not None
+    if is_old:
+        item["module"] = "keras.src.models.functional" if item.get("class_name") == "Functional" else "keras"
+    return is_old
 
 
 def _modernise_layer(class_name: Any, settings: Any) -> bool:

@@ -61,9 +61,9 @@ def model_from_config(text: bytes, job: Job) -> keras.Model:
     config = untrusted.parse_config(text, job.source)
     if not job.trust_code:
         untrusted.refuse_code(config, job.source)
-    untrusted.refuse_foreign_classes(config, job.source, known_names())
     if modernise(config):
         text = json.dumps(config).encode()
+    untrusted.refuse_foreign_classes(config, job.source, known_names())
     with keras_errors(job.source), deep_recursion():
         return saving_lib._model_from_config(text, custom_objects=None, compile=False, safe_mode=not job.trust_code)
 
