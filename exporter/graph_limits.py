@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 
 from exporter.errors import SourceError
 from exporter.records import LayerCosts, ModelGraph, OnnxNode, Shape, TensorSpec
@@ -71,7 +72,7 @@ def _check_tensors(graph: ModelGraph) -> None:
         if spec.shape is None:
             continue
         known = [size for size in spec.shape if size is not None]
-        if not all(type(size) is int for size in known):
+        if not all(isinstance(size, Integral) and not isinstance(size, bool) for size in known):
             raise TypeError(f"a tensor of {owner} has the shape {list(spec.shape)!r}"[:200])
         if spec.shape not in seen:
             check_shape(known, WIDEST, f"a tensor of {owner}")
