@@ -91,9 +91,16 @@ def test_shapes_of_initializers(dims: list[int], why: str, dtype: int, tmp_path:
     assert why in answer(write_onnx(tmp_path / "m.onnx", weight), tmp_path / "out")
 
 
-@pytest.mark.parametrize(("values", "why"), [({"raw_data": bytes(12)}, "has 12 bytes: not 16"), ({}, "too few")])
-def test_initializers_with_too_little(values: Mapping[str, bytes], why: str, tmp_path: Path) -> None:
-    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4 if values else 2**40], **values)
+@pytest.mark.parametrize(
+    ("values", "dims", "why"),
+    [
+        ({"raw_data": bytes(12)}, [4], "has 12 bytes: not 16"),
+        ({"float_data": [1.0]}, [2**40], "too few"),
+        ({}, [2**40], "cannot reshape"),
+    ],
+)
+def test_initializers_with_too_little(values: Mapping[str, Any], dims: list[int], why: str, tmp_path: Path) -> None:
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, **values)
     assert why in answer(write_onnx(tmp_path / "m.onnx", weight), tmp_path / "out")
 
 

@@ -19,7 +19,7 @@ from models import MODELS
 from reader_models import READ
 from sampling import sampled
 
-from exporter import worker
+from exporter import opening
 from exporter.errors import SourceError
 from exporter.readers import Unexplained
 from exporter.readers.keras_2_settings import SETTINGS, as_in_keras_3
@@ -107,7 +107,7 @@ def test_tables_are_those_of_keras_to_the_byte(tmp_path: Path, monkeypatch: pyte
     """Statistics included: each weight has its own values, whatever order the file has them in."""
     path = saved(MODELS["residual"](), tmp_path)
     itself = export_here(path, tmp_path / "itself", formats=("parquet",), stats=True)
-    monkeypatch.setattr(worker, "READERS", {})
+    monkeypatch.setattr(opening, "READERS", {})
     ours = export_here(path, tmp_path / "keras", formats=("parquet",), stats=True)
     assert [stage.name for stage in itself.stages][:1] == ["read"]
     assert [stage.name for stage in ours.stages][:1] == ["import"]

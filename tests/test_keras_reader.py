@@ -23,7 +23,7 @@ from models import MODELS
 from reader_models import READ, SHARED
 from sampling import sampled
 
-from exporter import worker
+from exporter import opening
 from exporter.errors import SourceError
 from exporter.readers import Unexplained
 from exporter.readers.json_cursor import JsonCursor
@@ -208,7 +208,7 @@ print(outcome.status, outcome.error)
 def test_tables_are_those_of_keras_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(nested(), tmp_path)
     itself = export_here(path, tmp_path / "itself", formats=("parquet",), stats=True)
-    monkeypatch.setattr(worker, "READERS", {})
+    monkeypatch.setattr(opening, "READERS", {})
     ours = export_here(path, tmp_path / "keras", formats=("parquet",), stats=True)
     assert [stage.name for stage in itself.stages][:1] == ["read"]
     assert [stage.name for stage in ours.stages][:1] == ["import"]

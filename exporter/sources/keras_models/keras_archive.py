@@ -50,14 +50,14 @@ def bind_archive(model: keras.Model, path: str, scope: HollowScope, spool_path: 
 
 def reference(job: Job) -> Any:
     """The model as Keras itself loads it; of Keras 2's archives, which it does not load, it reads the weights."""
-    with archive_members.opened(job.source) as archive:
-        text = archive_members.config_bytes(archive, job.source)
-        if modernise(json.loads(text)):
-            model = model_from_config(text, job)
-            with h5py.File(io.BytesIO(archive.read(WEIGHTS)), "r") as file:
-                saving_lib._load_state(model, OpenedH5Store(file), None, "", visited_saveables=set())
-            return model
     with open(job.source, "rb") as stream:
+        with archive_members.opened(job.source) as archive:
+            text = archive_members.config_bytes(archive, job.source)
+            if modernise(json.loads(text)):
+                model = model_from_config(text, job)
+                with h5py.File(io.BytesIO(archive.read(WEIGHTS)), "r") as file:
+                    saving_lib._load_state(model, OpenedH5Store(file), None, "", visited_saveables=set())
+                return model
         return saving_lib.load_model(stream, compile=False, safe_mode=not job.trust_code)
 
 
